@@ -1,0 +1,87 @@
+"""Fitting from Python, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from neuralfield import devices
+from neuralfield.encodings import Encoding, registry
+from neuralfield.errors import ConfigError
+from neuralfield.field import Field
+from neuralfield.fitting import defaults
+from neuralfield.fitting.loop import Trainer
+from neuralfield.fitting.options import FitOptions
+from neuralfield.run import build_field
+from neuralfield.signals.image import ImageSignal, load_image
+
+
+def fit(
+    signal: np.ndarray | Tensor | str | Path | ImageSignal,
+    encoding: str | Mapping[str, Any] | Encoding = "hashgrid",
+    network: Mapping[str, Any] | nn.Module | None = None,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    holdout: str = "none",
+    progress: bool = True,
+    folder: str | Path | None = None,
+    **options: Any,
+) -> Field:
+    """Fit a field to an image.
+
+    **Arguments**
+
+    - `signal`: an array or tensor [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; a path; or an
+      :class:`~neuralfield.signals.ImageSignal`.
+    - `encoding`: a name, ``{"name": "fourier", "sigma": 5}``, or a module of one's own.
+    - `network`: options of the MLP, ``{"width": 256}``, or a module from ``encoding.out_dim`` features to C channels.
+    - `device`, `seed`: where, and of everything random.
+    - `holdout`: "none", "every_other" or "random:0.25": pixels kept out of training. (Not with an ImageSignal, which
+      has its own.)
+    - `progress`: show it.
+    - `folder`: where checkpoints go; None for none. With ``resume=True`` the fit continues from there.
+    - `options`: those of :class:`~neuralfield.fitting.FitOptions`: ``steps=500``, ``seconds=30``, ``lr=1e-3``, ...
+
+    **Returns** the fitted :class:`~neuralfield.Field`, ``field([N, 2]) -> [N, C]``. Its ``history`` is a list of
+    evaluations (step, seconds, loss, psnr_train, psnr_heldout).
+
+    Raises a :class:`~neuralfield.errors.NeuralFieldError` for unusable input or options.
+    """
+    if isinstance(signal, (str, Path)):
+        signal = load_image(signal, holdout=holdout, seed=seed)
+    elif not isinstance(signal, ImageSignal):
+        signal = ImageSignal.from_array(signal, holdout=holdout, seed=seed)
+    elif holdout != "none":
+        raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
+    where = devices.resolve(device)
+    given = FitOptions.from_dict(defaults.fit_options(options))
+    name = registry.name_of(encoding) if isinstance(encoding, Encoding) else _name(encoding)
+    if not isinstance(encoding, Encoding):
+        chosen = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
+        if name == "hashgrid":
+            # A name alone asks for a grid that suits the image; sizes that were given stay as they are.
+            if "per_level_scale" not in chosen:
+                chosen.setdefault("max_resolution", defaults.AUTO)
+            chosen.setdefault("log2_hashmap_size", defaults.AUTO)
+        encoding = defaults.encoding_options(chosen, signal)
+    if not isinstance(network, nn.Module):
+        sizes = {"width": defaults.AUTO, "depth": defaults.AUTO}
+        network = defaults.network_options({**sizes, **(network or {})}, name)
+    field = build_field(signal, encoding, network, seed, where)
+    if given.batch_size is None:
+        given = replace(given, batch_size=defaults.batch_size(name, where))
+    path = None if folder is None else Path(folder)
+    trainer = Trainer(field, signal, given, seed=seed, folder=path, progress=progress)
+    outcome = trainer.run(title=f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters")
+    field.history = outcome.state.history
+    return field
+
+
+def _name(encoding: str | Mapping[str, Any]) -> str:
+    return encoding if isinstance(encoding, str) else str(encoding.get("name", "hashgrid"))

@@ -1,0 +1,117 @@
+"""The multiresolution hash grid of Müller et al. 2022 (instant-NGP)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neuralfield.checks import choice, integer, number
+from neuralfield.encodings.base import Encoding, register
+from neuralfield.encodings.hashgrid import engines, reference
+from neuralfield.encodings.hashgrid.layout import GridLayout, Level, growth_factor, make_layout
+from neuralfield.errors import ConfigError
+
+__all__ = ["GridLayout", "HashGrid", "Level", "growth_factor", "make_layout"]
+
+INTERPOLATIONS = ("linear", "smoothstep", "nearest")
+OUTSIDE = ("clamp", "error", "wrap", "zero")
+
+
+@register("hashgrid")
+class HashGrid(Encoding):
+    r"""Learned features at the vertices of L grids of growing resolution, interpolated and concatenated.
+
+    Coordinates are meant for $[0, 1]^D$; `outside` says what becomes of others (default: clamped to the cube). For a
+    scene with another bounding box wrap the grid: ``encodings.Bounded(HashGrid(3), low=-1, high=1)``.
+
+    Level l has $N_l \approx N_\text{min}\, s^l$ vertices per axis. While $N_l^D \le 2^T$ its table is dense, else
+    vertices share rows by a hash and training resolves the collisions (Müller et al. 2022, section 3). The layout, the
+    arithmetic and the order of the parameters are exactly tiny-cuda-nn's; see :mod:`.layout` and :mod:`.reference`.
+
+    Linear interpolation has zero second derivative inside a cell and a gradient that jumps at its faces; take
+    ``interpolation="smoothstep"`` where derivatives of the field enter the loss.
+
+    **Arguments**
+
+    - `in_dim`: D, 1 to 7.
+    - `n_levels`: L.
+    - `n_features_per_level`: F; the output has L F features, level-major.
+    - `log2_hashmap_size`: T; at most 2^T rows per level.
+    - `base_resolution`: vertices per axis of the coarsest level.
+    - `max_resolution`: of the finest level. Give this or `per_level_scale`, not both; neither means 2048.
+    - `per_level_scale`: s, the ratio of resolutions of successive levels.
+    - `interpolation`: "linear", "smoothstep" ($w^2(3-2w)$) or "nearest" (no gradient to x).
+    - `outside`: "clamp" to the cube, "error", "wrap" (periodic), or "zero" (features are zero).
+    - `engine`: "auto" or the name of one; see :mod:`.engines`.
+    - `seed`: of the initial values, uniform in [-1e-4, 1e-4]; `None` draws from torch's global generator.
+
+    **Attributes**
+
+    - `params`: the one flat Parameter: level 0's rows, then level 1's, ...; the feature index runs fastest.
+    - `layout`: resolutions, offsets and lengths of the levels.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        n_levels: int = 16,
+        n_features_per_level: int = 2,
+        log2_hashmap_size: int = 19,
+        base_resolution: int = 16,
+        max_resolution: float | None = None,
+        per_level_scale: float | None = None,
+        interpolation: str = "linear",
+        outside: str = "clamp",
+        engine: str = "auto",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(in_dim)
+        if max_resolution is not None and per_level_scale is not None:
+            raise ConfigError(
+                f"give max_resolution or per_level_scale, not both (got {max_resolution:g} and {per_level_scale:g})"
+            )
+        if per_level_scale is None:
+            highest = number("max_resolution", 2048 if max_resolution is None else max_resolution, base_resolution)
+            per_level_scale = growth_factor(integer("n_levels", n_levels, 1, 64), base_resolution, highest)
+        self.interpolation = choice("interpolation", interpolation, INTERPOLATIONS)
+        self.outside = choice("outside", outside, OUTSIDE)
+        self.engine = choice("engine", engine, ("auto", *engines.ENGINES))
+        self.layout = make_layout(
+            in_dim, n_levels, n_features_per_level, log2_hashmap_size, base_resolution, per_level_scale
+        )
+        self.params = nn.Parameter(torch.empty(self.layout.n_parameters))
+        self.reset_parameters(seed)
+
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Draw the table anew, uniformly from [-1e-4, 1e-4] (Müller et al. 2022, section 4)."""
+        if self.params.is_meta:
+            return
+        generator = None if seed is None else torch.Generator(self.params.device).manual_seed(integer("seed", seed, 0))
+        with torch.no_grad():
+            self.params.uniform_(-1e-4, 1e-4, generator=generator)
+
+    @property
+    def out_dim(self) -> int:
+        return self.layout.out_dim
+
+    def level_tables(self) -> list[Float[Tensor, "entries features"]]:
+        """The rows of each level, as views into `params`."""
+        return reference.level_tables(self.params, self.layout)
+
+    def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
+        inside = None
+        if self.outside == "clamp":
+            x = x.clamp(0.0, 1.0)
+        elif self.outside == "wrap":
+            x = x - x.detach().floor()
+        elif self.outside == "zero":
+            inside = ((x >= 0) & (x <= 1)).all(dim=-1, keepdim=True)
+            x = x.clamp(0.0, 1.0)
+        elif x.numel() and not bool(((x >= 0) & (x <= 1)).all()):
+            raise ConfigError(
+                f"coordinates reach from {x.min().item():.4g} to {x.max().item():.4g}, outside [0, 1]; rescale them, wrap "
+                f"the grid in encodings.Bounded(grid, low, high), or choose outside='clamp', 'wrap' or 'zero'"
+            )
+        features = engines.encode(x, self.params, self.layout, self.interpolation, self.engine)
+        return features if inside is None else features * inside.to(features.dtype)

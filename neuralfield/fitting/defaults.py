@@ -1,0 +1,57 @@
+"""What "auto" means: sizes and batches chosen from the image, the encoding and the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from neuralfield.signals.image import ImageSignal
+
+AUTO = "auto"
+
+
+def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[str, Any]:
+    """The encoding's options with every "auto" replaced.
+
+    For a hash grid: `max_resolution` is the finest lattice that the training samples form, in vertices along the longer
+    side, because finer levels would only fit gaps; `log2_hashmap_size` gives the finest level about one row per
+    training sample, within 2^10 and 2^22.
+    """
+    chosen = dict(options)
+    if chosen.get("name") == "hashgrid":
+        samples = signal.split.n_train
+        if chosen.get("max_resolution") == AUTO:
+            spacing = math.sqrt(signal.n_pixels / samples)
+            finest = max(signal.shape) / spacing
+            base = chosen.get("base_resolution", 16)
+            given = chosen.get("per_level_scale") is not None
+            chosen["max_resolution"] = None if given else max(float(base), float(round(finest)))
+        if chosen.get("log2_hashmap_size") == AUTO:
+            chosen["log2_hashmap_size"] = min(max(math.ceil(math.log2(samples)), 10), 22)
+    return chosen
+
+
+def network_options(options: Mapping[str, Any], encoding_name: str) -> dict[str, Any]:
+    """The network's options with every "auto" replaced: 2 x 64 behind a grid, whose table does the work, else 3 x 256."""
+    width, depth = (64, 2) if encoding_name == "hashgrid" else (256, 3)
+    auto = {"width": width, "depth": depth}
+    return {k: auto.get(k) if v == AUTO else v for k, v in options.items()}
+
+
+def fit_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fit's options with every "auto" replaced by None, and `steps` by 2000 where nothing else ends the fit."""
+    chosen = {k: None if v == AUTO else v for k, v in options.items()}
+    endless = chosen.get("seconds") is None and chosen.get("target_psnr") is None
+    if options.get("steps", AUTO) == AUTO:
+        chosen["steps"] = 2000 if endless else None
+    return chosen
+
+
+def batch_size(encoding_name: str, device: torch.device) -> int:
+    """Samples a step: small enough for many steps a second, large enough to keep the device busy."""
+    if device.type == "cuda":
+        return 2**16 if encoding_name == "hashgrid" else 2**15
+    return 2**13 if encoding_name == "hashgrid" else 2**12

@@ -1,0 +1,135 @@
+"""Telling a person how a fit goes: a live bar on a terminal, a plain line every few seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+LOG_SECONDS = 5.0
+"""Time between two lines in a log file."""
+
+
+@dataclass
+class Report:
+    """What is known at one moment; `fraction` of the work done is 0 to 1."""
+
+    step: int
+    fraction: float
+    loss: float
+    psnr: float | None
+    psnr_kind: str
+    steps_per_second: float
+    seconds_left: float | None
+
+    def words(self) -> str:
+        """The report in one line."""
+        psnr = "" if self.psnr is None else f"  {self.psnr_kind} {self.psnr:6.2f} dB"
+        left = "" if self.seconds_left is None else f"  {duration(self.seconds_left)} left"
+        return f"step {self.step:>7,}  loss {self.loss:.3e}{psnr}  {self.steps_per_second:7.1f} steps/s{left}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "0:42", "12:03", "1:02:03"."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class Silent:
+    """Says nothing; the other reporters are told the same way."""
+
+    interval = 1.0
+    """Seconds between two updates that are worth the trouble."""
+
+    def start(self, title: str) -> None:
+        """The fit begins."""
+
+    def update(self, report: Report) -> None:
+        """A step was done."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line of its own."""
+
+    def stop(self) -> None:
+        """The fit ended, well or not."""
+
+
+class PlainLog(Silent):
+    """One line every few seconds, the first after one second, and the last state at the end."""
+
+    def __init__(self, stream: TextIO | None = None, every: float = LOG_SECONDS) -> None:
+        self._stream = stream or sys.stdout
+        self._every = every
+        self._next = 0.0
+        self._last: Report | None = None
+        self._shown: Report | None = None
+
+    def start(self, title: str) -> None:
+        self._next = time.monotonic() + 1.0
+        self.note(title)
+
+    def update(self, report: Report) -> None:
+        self._last = report
+        if time.monotonic() >= self._next:
+            self._show(report)
+            self._next = time.monotonic() + self._every
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def stop(self) -> None:
+        if self._last is not None and self._last is not self._shown:
+            self._show(self._last)
+
+    def _show(self, report: Report) -> None:
+        self._shown = report
+        self.note(f"{100 * report.fraction:3.0f} %  {report.words()}")
+
+
+class _Words(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["words"])
+
+
+class LiveBar(Silent):
+    """A bar that is redrawn in place."""
+
+    interval = 0.1
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f} %"), _Words(),
+            console=console, refresh_per_second=8,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def start(self, title: str) -> None:
+        self._bar.console.print(title, highlight=False)
+        self._bar.start()
+        self._task = self._bar.add_task("fitting", total=1.0, words="")
+
+    def update(self, report: Report) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, completed=report.fraction, words=report.words())
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(text, highlight=False)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+def reporter(progress: bool | Any = True) -> Silent:
+    """The reporter that suits where standard output goes; ``False`` for silence, a reporter for itself."""
+    if isinstance(progress, Silent):
+        return progress
+    if not progress:
+        return Silent()
+    console = Console()
+    return LiveBar(console) if console.is_terminal else PlainLog()

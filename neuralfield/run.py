@@ -1,0 +1,170 @@
+"""One run: from a configuration to a folder of results."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from neuralfield import devices, results
+from neuralfield import field as fields
+from neuralfield.errors import ConfigError, OutputError
+from neuralfield.field import Field
+from neuralfield.files import remove_leftovers, write_json, write_text
+from neuralfield.fitting import checkpoint, defaults
+from neuralfield.fitting.loop import Trainer
+from neuralfield.fitting.options import FitOptions
+from neuralfield.fitting.progress import Silent, reporter
+from neuralfield.signals.image import ImageSignal, load_image
+
+METRICS, CONFIG = "metrics.json", "config.yaml"
+
+
+@dataclass
+class Prepared:
+    """All that a fit needs, checked, before anything is written."""
+
+    signal: ImageSignal
+    field: Field
+    options: FitOptions
+    seed: int
+    device: torch.device
+    name: str
+
+    def trainer(self, folder: Path | None, progress: bool | Silent) -> Trainer:
+        """A trainer at step 0, or where the folder's checkpoint stands if the options say to resume."""
+        return Trainer(self.field, self.signal, self.options, seed=self.seed, folder=folder, progress=progress)
+
+
+def prepare(config: Mapping[str, Any]) -> Prepared:
+    """Load the signal and build the field of a configuration (the groups of `configs/`, as plain dictionaries).
+
+    Raises a :class:`~neuralfield.errors.NeuralFieldError` for whatever is wrong with it; nothing is written.
+    """
+    for module in config.get("imports") or []:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"imports={module}: that module cannot be imported ({error}); is it on PYTHONPATH?") from error
+    device = devices.resolve(config.get("device", "auto"))
+    seed = int(config.get("seed", 0))
+    options = FitOptions.from_dict(defaults.fit_options(config.get("fit", {})))
+    signal_options = {k: v for k, v in config.get("signal", {}).items() if k != "type"}
+    signal = load_image(**signal_options)
+    encoding = defaults.encoding_options(config.get("encoding", {"name": "hashgrid"}), signal)
+    network = defaults.network_options(config.get("network", {}), encoding.get("name", ""))
+    field = build_field(signal, encoding, network, seed, device)
+    if options.batch_size is None:
+        options = replace(options, batch_size=defaults.batch_size(encoding["name"], device))
+    return Prepared(signal, field, options, seed, device, encoding["name"])
+
+
+def build_field(signal: ImageSignal, encoding: Any, network: Any, seed: int, device: torch.device) -> Field:
+    """A field for a signal, its initial weights drawn from `seed` without touching torch's global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # Built on the CPU and moved: the same seed gives the same weights on every device.
+        return fields.build(signal.in_dim, signal.out_dim, encoding, network, signal.describe()).to(device)
+
+
+def run(config: Mapping[str, Any], folder: str | Path, progress: bool | Silent = True) -> dict[str, Any]:
+    """Fit what `config` says and write the results into `folder`; returns the final numbers.
+
+    The folder gets `config.yaml` at once, `checkpoint/` while it runs, then `field.safetensors`, `reconstruction.png`,
+    `comparison.png`, `training.png`, `history.csv`, and last of all `metrics.json`, whose presence says that the run is
+    complete. With ``fit.resume`` a complete run is returned as it is and an unfinished one continues.
+    """
+    folder = Path(folder)
+    tell = reporter(progress)
+    resuming = bool(config.get("fit", {}).get("resume"))
+    if resuming and (finished := completed(folder, config)) is not None:
+        tell.note(f"{folder}: complete already, {_summary(finished)}")
+        return finished
+    prepared = prepare(config)
+    trainer = prepared.trainer(folder, tell)
+    _warn(prepared, tell)
+    _start(folder, config, resuming, tell)
+    began = time.perf_counter()
+    outcome = trainer.run(title=_title(prepared))
+    lpips = config.get("metrics", {}).get("lpips", "auto")
+    metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
+    metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
+    metrics["total_seconds"] = time.perf_counter() - began
+    write_json(folder / METRICS, metrics)
+    if outcome.stopped_by != "interrupt":
+        checkpoint.remove(folder)
+    tell.note(f"{_summary(metrics)}\nresults in {folder}")
+    return metrics
+
+
+def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The final numbers of a folder whose run of the same configuration is complete, else None."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    same = isinstance(metrics, dict) and _identity(before) == _identity(_plain(config))
+    return metrics if same and metrics.get("stopped_by") != "interrupt" else None
+
+
+def _identity(config: Any) -> Any:
+    """A configuration without the options that do not change its results."""
+    if not isinstance(config, dict):
+        return config
+    fit = {k: v for k, v in config.get("fit", {}).items() if k not in ("resume", "checkpoint_seconds")}
+    return {**config, "fit": fit}
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    return yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))  # type: ignore[no-any-return]
+
+
+def _title(prepared: Prepared) -> str:
+    signal, field = prepared.signal, prepared.field
+    heldout = f", {signal.split.n_heldout:,} pixels held out" if signal.split.n_heldout else ""
+    return (
+        f"{signal.name}, {signal.width} x {signal.height} x {signal.out_dim}{heldout}; {prepared.name}, "
+        f"{field.n_parameters:,} parameters; {devices.describe(prepared.device)}, {results.engine_of(field)} engine"
+    )
+
+
+def _warn(prepared: Prepared, tell: Silent) -> None:
+    high = prepared.signal.max_value
+    if high is not None and high > 1:
+        tell.note(
+            f"note: values reach {high:.3g}, and psnr and ssim see only [0, 1]; signal.normalize=true divides by the maximum"
+        )
+
+
+def _start(folder: Path, config: Mapping[str, Any], resuming: bool, tell: Silent) -> None:
+    """Make the folder ready: the configuration in, results of an earlier run out."""
+    if not resuming and checkpoint.exists(folder):
+        tell.note(f"{folder} holds an unfinished run; starting over (fit.resume=true would have continued it)")
+        checkpoint.remove(folder)
+    write_text(folder / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False))
+    remove_leftovers(folder)
+    try:
+        (folder / METRICS).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot replace {folder / METRICS}: {error.strerror}; choose another hydra.run.dir") from error
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    """The final numbers in one line."""
+    heldout = metrics.get("psnr_heldout")
+    parts = [
+        f"PSNR {metrics['psnr']:.2f} dB" if metrics.get("psnr") is not None else "PSNR not a number",
+        f"held out {heldout:.2f} dB" if heldout is not None else "",
+        f"SSIM {metrics['ssim']:.4f}" if metrics.get("ssim") is not None else "",
+        f"{metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s",
+        f"{metrics['n_parameters']:,} parameters ({metrics['parameters_per_value']:.2f} per value)",
+    ]
+    return ", ".join(part for part in parts if part)
