@@ -58,7 +58,7 @@ class LPIPSResult:
 
 def lpips_distance(
     truth: Float[np.ndarray, "height width channels"],
-    fit: Float[np.ndarray, "height width channels"],
+    fit: Float[np.ndarray, "_height _width _channels"],
     mode: str = "auto",
     net: str = "alex",
 ) -> LPIPSResult:

@@ -59,7 +59,7 @@ class ImageErrors:
     squared_unclamped: float = 0.0
     absolute: float = 0.0
 
-    def add(self, truth: Real[np.ndarray, "*shape"], fit: Real[np.ndarray, "*shape"]) -> None:
+    def add(self, truth: Real[np.ndarray, ...], fit: Real[np.ndarray, ...]) -> None:
         """Add one block of values, [0, 1] nominally; both arrays have the same shape."""
         a, b = np.asarray(truth, np.float64), np.asarray(fit, np.float64)
         if a.shape != b.shape:

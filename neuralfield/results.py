@@ -21,12 +21,11 @@ from neuralfield.field import Field
 from neuralfield.files import write_text
 from neuralfield.fitting.loop import Outcome
 from neuralfield.fitting.progress import Silent
-from neuralfield.lpips import lpips_distance
+from neuralfield.lpips import LARGEST_AUTO_PIXELS, lpips_distance
 from neuralfield.metrics import ImageErrors, image_quality
 from neuralfield.signals.colour import to_display
 from neuralfield.signals.image import ImageSignal
 from neuralfield.signals.resizing import averaged
-from neuralfield.viz_training import training_curve
 
 FIELD, BEST, HISTORY = "field.safetensors", "field_best.safetensors", "history.csv"
 RECONSTRUCTION, COMPARISON, TRAINING = "reconstruction.png", "comparison.png", "training.png"
@@ -97,7 +96,10 @@ def measure(
     if signal.split.n_heldout:
         metrics["psnr_train"] = _psnr(signal, fit, signal.split.train, signal.split.n_train)
         metrics["psnr_heldout"] = _psnr(signal, fit, signal.split.heldout, signal.split.n_heldout)
-    distance = lpips_distance(signal.rows(0, height), fit, mode=lpips)
+    # A stand-in of the same shape is enough for LPIPS to say that it is off or the image too large.
+    small = lpips != "off" and signal.n_pixels <= LARGEST_AUTO_PIXELS
+    truth = signal.rows(0, height) if small or lpips == "download" else np.broadcast_to(np.float32(0), fit.shape)
+    distance = lpips_distance(truth, fit, mode=lpips)
     metrics["lpips"] = distance.value
     if distance.reason is not None:
         metrics["lpips_reason"] = distance.reason
@@ -142,7 +144,7 @@ def _write_pictures(
         path=folder / COMPARISON,
         captions={key: metrics[key] for key in shown},
     )
-    training_curve(history, folder / TRAINING, title=f"{signal.name}, {metrics['encoding']}: training")
+    viz.training_curve(history, folder / TRAINING, title=f"{signal.name}, {metrics['encoding']}: training")
 
 
 def thumbnail(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,15 @@ def build_field(signal: ImageSignal, encoding: Any, network: Any, seed: int, dev
         return fields.build(signal.in_dim, signal.out_dim, encoding, network, signal.describe()).to(device)
 
 
-def run(config: Mapping[str, Any], folder: str | Path, progress: bool | Silent = True) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any],
+    folder: str | Path,
+    progress: bool | Silent = True,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
     """Fit what `config` says and write the results into `folder`; returns the final numbers.
+
+    `overrides` are the settings that were given by hand, "key=value": a summary of several runs compares those.
 
     The folder gets `config.yaml` at once, `checkpoint/` while it runs, then `field.safetensors`, `reconstruction.png`,
     `comparison.png`, `training.png`, `history.csv`, and last of all `metrics.json`, whose presence says that the run is
@@ -96,6 +103,7 @@ def run(config: Mapping[str, Any], folder: str | Path, progress: bool | Silent =
     lpips = config.get("metrics", {}).get("lpips", "auto")
     metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
     metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
+    metrics["overrides"] = list(overrides)
     metrics["total_seconds"] = time.perf_counter() - began
     write_json(folder / METRICS, metrics)
     if outcome.stopped_by != "interrupt":

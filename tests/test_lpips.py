@@ -95,7 +95,9 @@ def test_equals_the_reference_package(hub: Path, tmp_path: Path, monkeypatch: py
     pairs = {"colour": (image(), noisy(image(), 0.1)), "smallest": (image(31, 31), noisy(image(31, 31), 0.3))}
     grey = image().mean(axis=2, keepdims=True)
     pairs["grey"] = (grey, noisy(grey, 0.05))
-    np.savez(tmp_path / "pairs.npz", **{f"{k}_{end}": v for k, xy in pairs.items() for end, v in zip("xy", xy)})
+    np.savez(
+        tmp_path / "pairs.npz", **{f"{k}_{end}": v for k, xy in pairs.items() for end, v in zip("xy", xy, strict=True)}
+    )
     command = [sys.executable, "-c", REFERENCE, str(hub / TRUNK_FILE), str(tmp_path / "pairs.npz")]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode == NOT_HERE:
@@ -175,6 +177,7 @@ def test_images_it_is_not_made_for(random_trunk: Path) -> None:
     assert "4 channels" in reason(lpips_distance(np.zeros((64, 64, 4)), np.zeros((64, 64, 4))))
     assert "at least 31 pixels" in reason(lpips_distance(x[:30], x[:30]))
     assert "4 megapixels" in reason(lpips_distance(np.zeros((2001, 2000, 1)), np.zeros((2001, 2000, 1))))
+    assert "the fit (96, 119, 3)" in reason(lpips_distance(x, x[:, 1:]))
     broken = x.copy()
     broken[3, 4, 1] = np.nan
     assert "not finite" in reason(lpips_distance(x, broken))

@@ -123,4 +123,6 @@ def test_float32_input_is_summed_in_float64() -> None:
 def test_faults_are_named() -> None:
     with pytest.raises(SignalError, match=r"rows 0 to 4 of the fit have shape \[4, 5, 3\], not \[4, 4, 3\]"):
         image_quality(lambda a, b: np.zeros((4, 4, 3)), lambda a, b: np.zeros((4, 5, 3)), 4, 4, 3)
+    with pytest.raises(SignalError, match="they must be the same"):
+        ImageErrors().add(np.zeros((4, 1)), np.zeros((4, 3)))
     assert ImageErrors().results()["psnr_reason"] == "no values to compare"

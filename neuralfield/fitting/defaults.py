@@ -38,7 +38,7 @@ def network_options(options: Mapping[str, Any], encoding_name: str) -> dict[str,
     """The network's options with every "auto" replaced: 2 x 64 behind a grid, whose table does the work, else 3 x 256."""
     width, depth = (64, 2) if encoding_name == "hashgrid" else (256, 3)
     auto = {"width": width, "depth": depth}
-    return {k: auto.get(k) if v == AUTO else v for k, v in options.items()}
+    return {k: auto[k] if v == AUTO and k in auto else v for k, v in options.items()}
 
 
 def fit_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,7 @@ References: IEC 61966-2-1:1999 (sRGB); Porter and Duff, "Compositing Digital Ima
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +15,9 @@ from neuralfield import checks
 from neuralfield.errors import ConfigError, SignalError
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+# A value as it stands in a configuration file. It is checked here, in words, rather than by its type.
+Option = Any
 
 SPACES = ("srgb", "linear")
 
@@ -56,7 +58,7 @@ def convert(values: Array, source: str, target: str) -> Array:
     return srgb_to_linear(values) if target == "linear" else linear_to_srgb(values)
 
 
-def composite(rgba: Array, background: float | Sequence[float], premultiplied: bool) -> Array:
+def composite(rgba: Array, background: Option, premultiplied: bool) -> Array:
     """Lay a picture with opacity over a background: a c + (1 - a) b, or c + (1 - a) b for premultiplied colours.
 
     Args:
@@ -88,7 +90,7 @@ def straight(rgba: Array, premultiplied: bool) -> Array:
     return np.where(alpha > 0, colour / np.where(alpha > 0, alpha, 1), 0).astype(rgba.dtype)
 
 
-def background_of(background: float | Sequence[float], channels: int) -> tuple[float, ...]:
+def background_of(background: Option, channels: int) -> tuple[float, ...]:
     """``background`` as one finite number for each of ``channels`` colours."""
     if isinstance(background, (int, float)):
         return (checks.number("signal.background", background),) * channels
@@ -130,7 +132,9 @@ def _check_float(values: np.ndarray | torch.Tensor) -> None:
 
 def _magnitude(values: Array) -> Array:
     _check_float(values)
-    return abs(values)
+    if isinstance(values, torch.Tensor):
+        return values.abs()
+    return np.atleast_1d(np.abs(values))  # NumPy would turn arrays without dimensions into scalars
 
 
 def _at_least(values: Array, low: float) -> Array:
@@ -143,4 +147,5 @@ def _at_least(values: Array, low: float) -> Array:
 def _join(values: Array, is_low: Array, low: Array, high: Array) -> Array:
     if isinstance(values, torch.Tensor):
         return torch.sign(values) * torch.where(is_low, low, high)
-    return (np.sign(values) * np.where(is_low, low, high)).astype(values.dtype)
+    joined = np.sign(values) * np.where(is_low, low, high).reshape(values.shape)
+    return np.asarray(joined, dtype=values.dtype)

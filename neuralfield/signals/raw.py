@@ -107,7 +107,7 @@ def choose_frame(where: str, count: int, frame: int | None, what: str = "picture
     return chosen
 
 
-def check_size(where: str, height: int, width: int, bytes_per_pixel: float) -> None:
+def check_size(where: str, height: int, width: int, bytes_per_pixel: int) -> None:
     """Refuse a picture that is empty, or whose header claims more than this machine can hold, before allocating."""
     if height < 1 or width < 1:
         raise SignalError(f"{where} is empty: its header says {width} x {height} pixels; give an image of "
@@ -115,7 +115,7 @@ def check_size(where: str, height: int, width: int, bytes_per_pixel: float) -> N
     check_memory(height * width * bytes_per_pixel, f"{where} ({width} x {height} pixels)")
 
 
-def check_memory(needed: float, where: str) -> None:
+def check_memory(needed: int, where: str) -> None:
     """Raise a :class:`SignalError` when ``needed`` bytes are more than what is available."""
     available = available_memory()
     if available is not None and needed > available:
@@ -156,7 +156,8 @@ def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         return None
 
 
-def _bytes(number: float) -> str:
+def _bytes(count: int) -> str:
+    number = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

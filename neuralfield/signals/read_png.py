@@ -10,6 +10,7 @@ import importlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -93,7 +94,7 @@ def _pillow_is_exact(header: _Header) -> bool:
     return header.depth <= 8 or (header.colour == 0 and not header.transparent)
 
 
-def _imagecodecs():
+def _imagecodecs() -> ModuleType | None:
     try:
         return importlib.import_module("imagecodecs")
     except ImportError:

@@ -154,7 +154,7 @@ def _from_ycbcr(samples: np.ndarray, page: Any, path: Path) -> np.ndarray:
         raise SignalError(f"{path} is a YCbCr TIFF with subsampled or unusual colours; convert it to RGB, for example "
                           "with: magick in.tif -colorspace sRGB -compress none out.tif")
     red, green, blue = _rationals(page, 529, (0.299, 0.587, 0.114))
-    black_white = _rationals(page, 532, (0, 255, 128, 255, 128, 255))
+    black_white = _rationals(page, 532, (0.0, 255.0, 128.0, 255.0, 128.0, 255.0))
     rgb = np.empty_like(samples)
     for top in range(0, len(samples), 256):  # blocks, because the arithmetic is in floats
         block = samples[top:top + 256].astype(np.float32)

@@ -66,7 +66,7 @@ def target_size(resize: object, height: int, width: int) -> tuple[int, int] | No
     return h, w
 
 
-def resized(rows: Rows, size: tuple[int, int, int], target: tuple[int, int], space: str, has_alpha: bool,
+def resized(light: Rows, size: tuple[int, int, int], target: tuple[int, int], space: str, has_alpha: bool,
             block: int) -> Float[np.ndarray, "height width channels"]:
     """Scale an image by the antialiased bilinear (triangle) filter, in linear light.
 
@@ -74,21 +74,24 @@ def resized(rows: Rows, size: tuple[int, int, int], target: tuple[int, int], spa
     Opacity weighs the colours, or transparent pixels would bleed theirs into the edges.
 
     Args:
-        rows: gives the rows ``start <= row < stop`` as floats in ``space``.
+        light: gives the rows ``start <= row < stop`` as linear floats, colours not premultiplied.
         size: height, width and channels of the image.
         target: the new height and width.
-        space: "srgb" or "linear"; the result is in the same.
+        space: "srgb" or "linear", of the result.
         has_alpha: the last channel is opacity.
         block: rows to handle at once.
     """
     height, width, channels = size
     new_height, new_width = target
-    check_memory(4.0 * channels * new_width * (height + 3 * new_height), f"an image resized to {new_width} x "
+    check_memory(4 * channels * new_width * (height + 3 * new_height), f"an image resized to {new_width} x "
                                                                          f"{new_height}")
     narrow = torch.empty(channels, height, new_width)
     for start in range(0, height, block):
         stop = min(start + block, height)
-        part = _to_light(torch.from_numpy(rows(start, stop)), space, has_alpha).permute(2, 0, 1)
+        part = torch.from_numpy(light(start, stop))
+        if has_alpha:
+            part = torch.cat([part[..., :-1] * part[..., -1:], part[..., -1:]], dim=-1)
+        part = part.permute(2, 0, 1)
         narrow[:, start:stop] = _scale(part, (stop - start, new_width))
     scaled = _scale(narrow, (new_height, new_width)).permute(1, 2, 0)
     return np.ascontiguousarray(_from_light(scaled, space, has_alpha).numpy())
@@ -100,13 +103,6 @@ def _scale(planes: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(planes[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def _to_light(values: Tensor, space: str, has_alpha: bool) -> Tensor:
-    if not has_alpha:
-        return colour.convert(values, space, "linear")
-    light, alpha = colour.convert(values[..., :-1], space, "linear"), values[..., -1:]
-    return torch.cat([light * alpha, alpha], dim=-1)
-
-
 def _from_light(values: Tensor, space: str, has_alpha: bool) -> Tensor:
     if not has_alpha:
         return colour.convert(values, "linear", space)
@@ -114,16 +110,13 @@ def _from_light(values: Tensor, space: str, has_alpha: bool) -> Tensor:
     return torch.cat([colour.convert(light, "linear", space), values[..., -1:]], dim=-1)
 
 
-def averaged(rows: Rows, height: int, width: int, factor: int, space: str) -> Float[np.ndarray, "h w channels"]:
-    """Means over blocks of ``factor`` x ``factor`` pixels (fewer at the right and bottom edge), in linear light."""
-    edges = np.arange(0, width, factor)
-    widths = np.minimum(edges + factor, width) - edges
+def averaged(light: Rows, height: int, factor: int) -> Float[np.ndarray, "h w channels"]:
+    """Means over blocks of ``factor`` x ``factor`` pixels (fewer at the right and bottom edge) of linear rows."""
     lines = []
     for start in range(0, height, factor):
-        light = colour.convert(rows(start, min(start + factor, height)), space, "linear")
-        sums = np.add.reduceat(light.sum(axis=0, dtype=np.float64), edges, axis=0)
-        lines.append(sums / (widths[:, None] * len(light)))
-    return np.stack(lines).astype(np.float32)
+        part = torch.from_numpy(light(start, min(start + factor, height))).mean(dim=0).T[None]
+        lines.append(functional.avg_pool1d(part, factor, ceil_mode=True, count_include_pad=False)[0].T)
+    return torch.stack(lines).numpy()
 
 
 def _numbers(name: str, value: object, forms: str, lengths: tuple[int, ...]) -> list:

@@ -39,6 +39,11 @@ def choose(engine: str, device: torch.device | str) -> EngineChoice:
     return EngineChoice("reference", f"plain torch, runs on every device ({torch.device(device).type} here)")
 
 
+def unavailable(device: torch.device | str) -> dict[str, str]:
+    """Engines that cannot be used on a device, and why."""
+    return {}
+
+
 def encode(x: Tensor, params: Tensor, layout: GridLayout, interpolation: str, engine: str) -> Tensor:
     """Features of ``x`` by the chosen engine, differentiable to any order in ``x`` and ``params``."""
     name = choose(engine, x.device).name

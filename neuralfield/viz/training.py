@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from neuralfield.viz_style import (
+from neuralfield.viz.style import (
     BODY,
     FAINT,
     GREY,
@@ -18,15 +18,13 @@ from neuralfield.viz_style import (
     SMALL,
     TITLE,
     TRAIN,
+    Axes,
     Page,
     decibels,
     plain_axes,
     spread,
 )
-from neuralfield.viz_style import seconds as duration
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from neuralfield.viz.style import seconds as duration
 
 _SERIES = (("psnr_heldout", "held-out", HELDOUT), ("psnr_train", "train", TRAIN))
 
@@ -92,7 +90,7 @@ def _series(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float,
 
 def _line(axes: Axes, points: list[tuple[float, float]], colour: str) -> None:
     marker = "o" if len(points) <= 30 else ""
-    axes.plot(*zip(*points), color=colour, linewidth=2.2, marker=marker, markersize=5)
+    axes.plot(*zip(*points, strict=True), color=colour, linewidth=2.2, marker=marker, markersize=5)
 
 
 def _limits(lines: list[list[tuple[float, float]]]) -> tuple[float, float]:
@@ -107,7 +105,7 @@ def _label_ends(axes: Axes, ends: list[tuple[tuple[float, float], str, str]]) ->
     low, high = axes.get_ylim()
     ends = sorted(ends, key=lambda end: end[0][1])
     places = spread([(end[0][1] - low) / (high - low) for end in ends], 0.16, 0.08, 0.92)
-    for (_, label, colour), place in zip(ends, places):
+    for (_, label, colour), place in zip(ends, places, strict=True):
         dark = GREY if colour == TRAIN else colour  # the light grey of the line is too faint for text
         axes.annotate(
             label, (1.01, place), xycoords="axes fraction", va="center", color=dark, fontsize=SMALL, fontweight="bold"

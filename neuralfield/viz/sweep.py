@@ -11,8 +11,22 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from neuralfield.viz_charts import MOST_BARS, Point, chart_height, draw_chart, kind_of_chart
-from neuralfield.viz_style import BEST, BODY, FAILED, FAINT, GREY, SLOT, SMALL, TITLE, Page, decibels, picture, wrap
+from neuralfield.viz.charts import MOST_BARS, Point, chart_height, draw_chart, kind_of_chart
+from neuralfield.viz.style import (
+    BEST,
+    BODY,
+    FAILED,
+    FAINT,
+    GREY,
+    SLOT,
+    SMALL,
+    TITLE,
+    Number,
+    Page,
+    decibels,
+    picture,
+    wrap,
+)
 
 _WIDTH, _MARGIN, _GAP = 1600, 36, 20  # pixels
 _MOST_THUMBNAILS = 24
@@ -48,7 +62,7 @@ def sweep_figure(
 ) -> None:
     """Write a PNG that compares the runs of a sweep.
 
-    One swept option that is a number gives lines of PSNR over its value (logarithmic if the values span more than a
+    One swept option that is a number gives lines of PSNR over its value (logarithmic if the values span at least a
     factor of eight), one that is a name gives bars; two options give lines or bars grouped by the other option, more
     give one bar per run. Train and held-out PSNR stand side by side; the best run (by held-out PSNR if measured) is
     marked. Failed runs keep their place and say why. Of more than 24 reconstructions the best, the worst and some
@@ -160,13 +174,11 @@ class _Strip:
         self.head = 40.0
         self.height = self.head + math.ceil(n / self.columns) * self.pitch
 
-    def draw(self, page: Page, y: float) -> None:
+    def draw(self, page: Page, y: Number) -> None:
         """Draw with the top at pixel ``y``."""
         if not self.height:
             return
-        note = (
-            f", {self.left_out} of them left out: best, worst and evenly spaced runs are shown" if self.left_out else ""
-        )
+        note = f", without {self.left_out} of them: best, worst and evenly spaced ones" if self.left_out else ""
         page.text(_MARGIN, y, f"Reconstructions{note}", BODY, color=GREY)
         for i, (row, point) in enumerate(self.cells):
             x = _MARGIN + (i % self.columns) * (self.cell + _GAP)
@@ -191,7 +203,7 @@ class _Strip:
         """One line if it fits, else one option per line as far as there is room."""
         return wrap(label, SMALL, self.cell, 3, "bold") or [""]
 
-    def _image(self, page: Page, axes: Any, x: float, y: float, image: np.ndarray | None, best: bool) -> None:
+    def _image(self, page: Page, axes: Any, x: Number, y: Number, image: np.ndarray | None, best: bool) -> None:
         if image is None:
             self._slot(axes, hatch="")
             page.text(x + self.cell / 2, y + self.image[1] / 2 - 8, "no picture", SMALL, color=GREY, ha="center")
@@ -205,21 +217,17 @@ class _Strip:
         if best:
             from matplotlib.patches import Rectangle
 
-            frame = Rectangle(
-                (0, 0), 1, 1, fill=False, edgecolor=BEST, linewidth=4, transform=axes.transAxes, clip_on=False
-            )
+            frame = Rectangle((0, 0), 1, 1, fill=False, ec=BEST, lw=4, transform=axes.transAxes, clip_on=False)
             axes.add_patch(frame)
 
     def _slot(self, axes: Any, hatch: str) -> None:
         from matplotlib.patches import Rectangle
 
         axes.set_axis_off()
-        box = Rectangle(
-            (0, 0), 1, 1, facecolor=SLOT, edgecolor=FAINT, hatch=hatch, linewidth=1, transform=axes.transAxes
-        )
+        box = Rectangle((0, 0), 1, 1, fc=SLOT, ec=FAINT, hatch=hatch, lw=1, transform=axes.transAxes)
         axes.add_patch(box)
 
-    def _failed(self, page: Page, axes: Any, x: float, y: float, reason: str) -> None:
+    def _failed(self, page: Page, axes: Any, x: Number, y: Number, reason: str) -> None:
         self._slot(axes, hatch="//")
         lines = ["failed", *wrap(reason, SMALL - 1, self.cell - 40, max(1, min(5, int(self.image[1] / 20) - 2)))]
         start = y + self.image[1] / 2 - 10 * len(lines)

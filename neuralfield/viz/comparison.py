@@ -1,7 +1,4 @@
-"""Figures of one run: truth beside fit beside error, and the course of the training.
-
-The figure that compares the runs of a sweep is in :mod:`neuralfield.viz_sweep`; its names are given here as well.
-"""
+"""The figure of one run: truth beside fit beside error, with a part enlarged."""
 
 from __future__ import annotations
 
@@ -15,14 +12,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from neuralfield.errors import SignalError
-from neuralfield.viz_style import BODY, GREY, INK, SMALL, TITLE, Page, caption_line, picture
-from neuralfield.viz_sweep import RunRow, sweep_figure
-from neuralfield.viz_training import training_curve
-
-__all__ = ["RunRow", "caption_line", "comparison", "sweep_figure", "training_curve"]
+from neuralfield.viz.style import BODY, GREY, INK, SMALL, TITLE, Number, Page, caption_line, picture
 
 _MARGIN, _GAP, _HEAD, _BAR = 36, 18, 34, 96  # pixels; _BAR: colour bar with its numbers and label
-_NARROWEST = 330  # room for the line above the error
+_NARROWEST = 330.0  # room for the line above the error
 _FRAME = "#ffd43b"  # of the enlarged region: seen on photographs and on the dark colours of the error map alike
 _ERROR_SCALES = (1, 2, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 255)
 
@@ -38,8 +31,8 @@ class _Layout:
 
 def comparison(
     truth: UInt8[np.ndarray, "height width 3"],
-    fit: UInt8[np.ndarray, "height width 3"],
-    error: Float[np.ndarray, "height width"],
+    fit: UInt8[np.ndarray, "_height _width 3"],
+    error: Float[np.ndarray, "_height _width"],
     title: str,
     path: str | Path,
     *,
@@ -97,10 +90,7 @@ def comparison(
         shown = picture(axes, image, **options)
         if region is not None:
             _frame(axes, region)
-            if layout.in_a_row:
-                box = (x, y + layout.panel[1] + _GAP / 2)
-            else:
-                box = (x + layout.panel[0] + _GAP, y)
+            box = (x, y + layout.panel[1] + _GAP / 2) if layout.in_a_row else (x + layout.panel[0] + _GAP, y)
             _enlarge(page, box, layout.crop, image, region, options)
         if name == "Error":
             bar_h = cell_h - _HEAD
@@ -119,11 +109,13 @@ def _layout(height: int, width: int) -> _Layout:
         panel_h = max(panel_w / aspect, 8)
         crop_h = max(panel_h, 130.0)
         panel_w = min(panel_w, room - _GAP - 1.5 * crop_h) if zoom else panel_w
-        return _Layout((panel_w, max(panel_w / aspect, 8)), (1.5 * crop_h, crop_h) if zoom else (0, 0), in_a_row=False)
+        return _Layout(
+            (panel_w, max(panel_w / aspect, 8)), (1.5 * crop_h, crop_h) if zoom else (0.0, 0.0), in_a_row=False
+        )
     panel_w = min((1800 - 2 * _MARGIN - _BAR - 2 * _GAP) / 3, 800 * aspect)
     panel_h = max(min(panel_w / aspect, 800), 8)
     crop_w = max(panel_w, _NARROWEST)
-    return _Layout((max(panel_w, 8), panel_h), (crop_w, crop_w / 1.5) if zoom else (0, 0), in_a_row=True)
+    return _Layout((max(panel_w, 8), panel_h), (crop_w, crop_w / 1.5) if zoom else (0.0, 0.0), in_a_row=True)
 
 
 def _region(truth: np.ndarray, error: np.ndarray) -> tuple[int, int, int, int]:
@@ -180,7 +172,7 @@ def _enlarge(page: Page, corner: Any, room: Any, image: np.ndarray, region: Any,
     axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=_FRAME, linewidth=4, transform=axes.transAxes))
 
 
-def _label_bar(bar: Any, height: float) -> None:
+def _label_bar(bar: Any, height: Number) -> None:
     from matplotlib.ticker import MaxNLocator
 
     bar.yaxis.set_major_locator(MaxNLocator(nbins=max(1, min(6, int(height / 45))), integer=True))

@@ -10,19 +10,19 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from neuralfield.files import atomic
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+Number: TypeAlias = int | float
+Axes: TypeAlias = Any
+"""``matplotlib.axes.Axes``, which is not imported for a type alone."""
 
 INK, GREY, FAINT, SLOT = "#1f2430", "#5b6472", "#d5d9e0", "#f2f3f6"
 HELDOUT, TRAIN, BEST, FAILED = "#0b6bcb", "#98a2b3", "#d9480f", "#b42318"  # told apart by lightness as well
-GROUPS = ("#0b6bcb", "#d9480f", "#2b8a3e", "#862e9c", "#0c8599", "#a07400", "#c2255c", "#495057")
+GROUPS = ("#0b6bcb", "#2b8a3e", "#862e9c", "#a07400", "#0c8599", "#c2255c", "#495057", "#5f6f00")
 
 DPI = 100
 TITLE, BODY, SMALL = 18.0, 13.0, 11.5  # points; 100 pixels are 72 points
@@ -31,26 +31,28 @@ TITLE, BODY, SMALL = 18.0, 13.0, 11.5  # points; 100 pixels are 72 points
 class Page:
     """A figure measured in pixels from its top left corner."""
 
-    def __init__(self, width: float, height: float) -> None:
+    def __init__(self, width: Number, height: Number) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         self.width, self.height = math.ceil(width), math.ceil(height)
-        self.figure: Figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
+        self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
 
-    def axes(self, x: float, y: float, width: float, height: float) -> Axes:
+    def axes(self, x: Number, y: Number, width: Number, height: Number) -> Axes:
         """Axes whose frame fills the box with top left corner ``(x, y)``."""
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box)
 
-    def text(self, x: float, y: float, text: str, size: float = BODY, room: float | None = None, **style: Any) -> None:
+    def text(
+        self, x: Number, y: Number, text: str, size: Number = BODY, room: Number | None = None, **style: Any
+    ) -> None:
         """``text`` with its top at ``y``; shortened with an ellipsis to ``room`` pixels."""
         options: dict[str, Any] = {"color": INK, "va": "top", "parse_math": False} | style
         line = self.shorten(printable(text), size, room, options.get("fontweight", "normal"))
         self.figure.text(x / self.width, 1 - y / self.height, line, fontsize=size, **options)
 
-    def shorten(self, text: str, size: float, room: float | None, weight: str = "normal") -> str:
+    def shorten(self, text: str, size: Number, room: Number | None, weight: str = "normal") -> str:
         """``text``, or its beginning and end around an ellipsis, so that it is at most ``room`` pixels wide."""
         if room is None or text_width(text, size, weight) <= room:
             return text
@@ -67,7 +69,7 @@ class Page:
             self.figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def text_width(text: str, size: float, weight: str = "normal") -> float:
+def text_width(text: str, size: Number, weight: str = "normal") -> float:
     """Width of one line in pixels."""
     font = _font(weight)
     font.set_size(size, DPI)
@@ -75,7 +77,7 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     return float(font.get_width_height()[0]) / 64  # FreeType counts in 64ths of a pixel
 
 
-def wrap(text: str, size: float, room: float, lines: int, weight: str = "normal") -> list[str]:
+def wrap(text: str, size: Number, room: Number, lines: int, weight: str = "normal") -> list[str]:
     """``text`` broken between words into at most ``lines`` lines of ``room`` pixels; what is too long is cut."""
     result: list[str] = []
     for word in printable(text).split():
@@ -99,7 +101,7 @@ def printable(text: str) -> str:
     return "".join(c if ord(c) in known else "?" for c in " ".join(str(text).split()))
 
 
-def decibels(value: float | None) -> str:
+def decibels(value: Number | None) -> str:
     """``38.2 dB``; ``∞ dB`` for equal images, ``–`` for no value."""
     if value is None or math.isnan(value):
         return "–"
@@ -132,7 +134,7 @@ def caption_line(captions: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def seconds(value: float) -> str:
+def seconds(value: Number) -> str:
     """``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if value < 9.95:
         return f"{value:.1f} s"
@@ -165,7 +167,7 @@ def plain_axes(axes: Axes, *, grid: bool = True) -> None:
         axes.grid(axis="y", color=FAINT, linewidth=0.8)
 
 
-def tick_labels(axes: Axes, which: str, places: Iterable[float], labels: Iterable[str]) -> None:
+def tick_labels(axes: Axes, which: str, places: Iterable[Number], labels: Iterable[str]) -> None:
     """Ticks with exactly these labels, taken literally (a ``$`` is no formula)."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_minor_locator(_no_ticks())
@@ -183,7 +185,7 @@ def picture(axes: Axes, image: np.ndarray, **options: Any) -> Any:
     return axes.imshow(image, aspect="auto", interpolation=smooth, extent=(0, width, height, 0), **options)
 
 
-def spread(places: list[float], gap: float, low: float, high: float) -> list[float]:
+def spread(places: list[float], gap: Number, low: Number, high: Number) -> list[float]:
     """Ascending ``places`` moved as little as needed to be ``gap`` apart, within ``[low, high]`` where they fit."""
     result: list[float] = []
     for place in places:

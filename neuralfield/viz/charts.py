@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from neuralfield.viz_style import (
+from neuralfield.viz.style import (
     BEST,
     FAILED,
     FAINT,
@@ -18,6 +18,8 @@ from neuralfield.viz_style import (
     SLOT,
     SMALL,
     TRAIN,
+    Axes,
+    Number,
     Page,
     decibels,
     is_number,
@@ -28,9 +30,6 @@ from neuralfield.viz_style import (
     tick_labels,
     unique,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 LEFT, RIGHT = 90, 210  # pixels beside the chart: numbers of the axis, names of the lines
 MOST_BARS = 40
@@ -54,7 +53,7 @@ class Point:
 
 def kind_of_chart(points: Sequence[Point], keys: Sequence[str]) -> str:
     """``lines``, ``bars`` (upright), ``grouped`` (upright, coloured by the second key) or ``rows`` (level bars)."""
-    columns = list(zip(*(p.swept for p in points)))
+    columns = list(zip(*(p.swept for p in points), strict=True))
     numeric = [all(is_number(v) for v in column) and len(set(column)) > 1 for column in columns]
     if len(keys) == 1 and numeric[0]:
         return "lines"
@@ -74,7 +73,7 @@ def chart_height(points: Sequence[Point], keys: Sequence[str]) -> int:
     return 560
 
 
-def draw_chart(page: Page, y: float, points: Sequence[Point], keys: Sequence[str]) -> None:
+def draw_chart(page: Page, y: Number, points: Sequence[Point], keys: Sequence[str]) -> None:
     """Draw between the left and right edge of the page, the top at pixel ``y``."""
     kind, width, height = kind_of_chart(points, keys), page.width - LEFT - RIGHT, chart_height(points, keys)
     if kind == "lines":
@@ -93,7 +92,7 @@ def draw_chart(page: Page, y: float, points: Sequence[Point], keys: Sequence[str
     _legend(page, y, kind, points, keys)
 
 
-def _legend(page: Page, y: float, kind: str, points: Sequence[Point], keys: Sequence[str]) -> None:
+def _legend(page: Page, y: Number, kind: str, points: Sequence[Point], keys: Sequence[str]) -> None:
     """What colours and strokes mean, from the right; lines are named at their ends instead."""
     both = any(p.heldout is not None for p in points) and any(p.train is not None for p in points)
     entries: list[tuple[str, str, str]] = []  # sign, its colour, text
@@ -115,7 +114,7 @@ def _legend(page: Page, y: float, kind: str, points: Sequence[Point], keys: Sequ
 
 
 def _lines(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
-    columns = list(zip(*(p.swept for p in points)))
+    columns = list(zip(*(p.swept for p in points), strict=True))
     across = 0 if len(keys) == 1 else _across(columns, [all(is_number(v) for v in c) for c in columns])
     values = sorted({p.swept[across] for p in points})
     plain_axes(axes)
@@ -128,7 +127,7 @@ def _lines(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
         other = 1 - across
         groups = unique(p.swept[other] for p in points)
         series = []
-        for group, colour in zip(groups, GROUPS):
+        for group, colour in zip(groups, GROUPS, strict=False):
             members = [p for p in points if p.swept[other] == group]
             series += [("train", "", colour, members)] if both else []
             series += [("heldout" if both else "train", f"{keys[other]}={group}", colour, members)]
@@ -136,7 +135,7 @@ def _lines(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
         line = sorted((p.swept[across], getattr(p, which)) for p in members if _drawable(getattr(p, which)))
         if line:
             style: dict[str, Any] = {"linewidth": 2.6, "marker": "o", "markersize": 8} if label else {"linestyle": "--"}
-            axes.plot(*zip(*line), color=colour, clip_on=False, **style)
+            axes.plot(*zip(*line, strict=True), color=colour, clip_on=False, **style)
             if label:
                 ends.append((line[-1][1], label, GREY if colour == TRAIN else colour))
     if values[0] > 0 and values[-1] / values[0] >= 8:
@@ -150,18 +149,16 @@ def _lines(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
     low, high = axes.get_ylim()
     ends.sort(key=lambda end: end[0])
     places = spread([(value - low) / (high - low) for value, _, _ in ends], 0.055, 0.0, 1.0)
-    for (_, label, colour), place in zip(ends, places):
+    for (_, label, colour), place in zip(ends, places, strict=True):
         text = axes.text(1.012, place, _clip(label, 24), transform=axes.transAxes, va="center", color=colour)
         text.set(fontsize=SMALL, fontweight="bold", parse_math=False)
 
 
 def _mark_best(axes: Axes, points: Sequence[Point], across: int) -> None:
     for p in points:
-        if p.best and _drawable(p.main):
-            place = (p.swept[across], p.main)
-            axes.plot(
-                *place, marker="o", markersize=17, markerfacecolor="none", markeredgecolor=BEST, markeredgewidth=2.5
-            )
+        if p.best and p.main is not None and math.isfinite(p.main):
+            place = (float(p.swept[across]), p.main)
+            axes.plot(*place, marker="o", ms=17, mfc="none", mec=BEST, mew=2.5)
             at = axes.transAxes.inverted().transform(axes.transData.transform(place))[0]
             note = f"best: {decibels(p.main)} at {_short(p.swept[across])}"
             side = "right" if at > 0.9 else "left" if at < 0.1 else "center"
@@ -212,9 +209,7 @@ def _grouped(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
         size = SMALL - 1.5 if len(points) > 16 else SMALL
         axes.text(x, place, decibels(p.main)[:-3], color=colour, va=va, ha="center", fontsize=size)
         if p.best:
-            axes.text(
-                x, high + 0.015 * top, "best", color=BEST, va="bottom", ha="center", fontsize=size, fontweight="bold"
-            )
+            axes.text(x, high + 0.015 * top, "best", color=BEST, va="bottom", ha="center", size=size, weight="bold")
     _upright(axes, [str(n) for n in names], top, keys[0])
 
 
@@ -241,15 +236,15 @@ def _rows(axes: Axes, points: Sequence[Point], names: list[str]) -> None:
     tick_labels(axes, "y", range(len(points)), names)
 
 
-def _upright(axes: Axes, names: list[str], top: float, label: str) -> None:
+def _upright(axes: Axes, names: list[str], top: Number, label: str) -> None:
     plain_axes(axes)
-    room = max(0.0, (4 - len(names)) / 2)  # one or two bars do not fill the page
+    room = max(0.0, (3 - len(names)) / 2)  # one or two bars do not fill the page
     axes.set(xlim=(-0.6 - room, len(names) - 0.4 + room), ylim=(min(0.0, axes.get_ylim()[0]), top * 1.18))
     tick_labels(axes, "x", range(len(names)), names)
     axes.set_xlabel(printable(label), fontsize=13, color=GREY, labelpad=8, parse_math=False)
 
 
-def _print_value(axes: Axes, x: float, value: float, top: float, *, best: bool, crowded: bool) -> None:
+def _print_value(axes: Axes, x: Number, value: Number, top: Number, *, best: bool, crowded: bool) -> None:
     number = decibels(value)[:-3]
     text = axes.text(x, max(_height(value, top), 0) + 0.012 * top, number, ha="center")
     text.set(fontsize=SMALL - 1.5 if crowded else SMALL, color=BEST if best else INK, va="bottom")
@@ -257,7 +252,7 @@ def _print_value(axes: Axes, x: float, value: float, top: float, *, best: bool, 
         text.set(fontweight="bold", text=f"best\n{number}")
 
 
-def _failed_slot(axes: Axes, x: float, width: float, top: float) -> None:
+def _failed_slot(axes: Axes, x: Number, width: Number, top: Number) -> None:
     axes.bar(x, top, width, facecolor=SLOT, edgecolor=FAINT, hatch="//", linewidth=0)
     axes.text(
         x, top / 2, "failed", color=FAILED, fontsize=SMALL, fontweight="bold", ha="center", va="center", rotation=90
@@ -269,12 +264,12 @@ def _top(points: Sequence[Point]) -> float:
     return max([1.0, *(float(v) for v in values if v is not None)])
 
 
-def _height(value: float, top: float) -> float:
+def _height(value: Number, top: Number) -> float:
     """Equal images have infinite PSNR: their bars reach a little above the others."""
     return top * 1.05 if value == math.inf else value
 
 
-def _drawable(value: float | None) -> bool:
+def _drawable(value: Number | None) -> bool:
     return value is not None and math.isfinite(value)
 
 

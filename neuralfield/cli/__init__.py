@@ -1,0 +1,62 @@
+"""The command line: `neuralfield fit | render | info | summarize | doctor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from neuralfield.cli.guard import guarded
+from neuralfield.errors import ConfigError, nearest
+
+COMMANDS = {
+    "fit": "fit an image; `neuralfield fit --help` lists every option",
+    "render": "draw a fitted field at any resolution",
+    "info": "describe a run or a field file",
+    "summarize": "table, CSV and picture of a folder of runs",
+    "doctor": "versions, device, engines, and what is missing",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; returns the exit code (0 well, 2 something to mend, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(arguments))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from neuralfield.version import __version__
+
+        print(f"neuralfield {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command '{name}' (known: {', '.join(COMMANDS)}){nearest(name, COMMANDS)}")
+    return _command(name)(rest)
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    # Imported on demand: `neuralfield --help` should not take the seconds that torch takes to load.
+    if name == "fit":
+        from neuralfield.cli.fit import fit
+
+        return fit
+    if name == "render":
+        from neuralfield.cli.render import render
+
+        return render
+    if name == "doctor":
+        from neuralfield.cli.doctor import doctor
+
+        return doctor
+    from neuralfield.cli import inspect
+
+    return inspect.info if name == "info" else inspect.summarize
+
+
+def _usage() -> str:
+    lines = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    return f"usage: neuralfield COMMAND ...\n\n{lines}\n\n`neuralfield COMMAND --help` says more."

@@ -1,0 +1,157 @@
+"""A folder of runs in one table, one CSV file and one picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from neuralfield.errors import ConfigError
+from neuralfield.files import write_text
+from neuralfield.viz import RunRow, sweep_figure
+
+FAILED = "failed.json"
+_COLUMNS = ("psnr", "psnr_train", "psnr_heldout", "ssim", "lpips", "steps", "train_seconds", "n_parameters")
+_THUMBNAIL = 320
+
+
+def summarize(folder: Path, console: Console | None = None) -> int:
+    """Print a table of the runs below `folder`, and write `summary.csv` and `summary.png` there.
+
+    Returns the number of failed runs. Raises :class:`~neuralfield.errors.ConfigError` where there is no run.
+    """
+    runs = _find(folder)
+    if not runs:
+        raise ConfigError(f"{folder} holds no runs (folders with a metrics.json or a failed.json)")
+    overrides = [_overrides(run) for run in runs]
+    keys = list(dict.fromkeys(k for o in overrides for k in o))
+    swept = [k for k in keys if len({str(o.get(k)) for o in overrides}) > 1] or keys[:1]
+    rows = [_row(run, {k: o.get(k) for k in swept}) for run, o in zip(runs, overrides, strict=True)]
+    console = console or Console()
+    console.print(_table(rows, swept))
+    for row in rows:
+        if row.error is not None:
+            console.print(f"failed: {row.label}: {row.error}", style="red", highlight=False, markup=False)
+    _write_csv(folder / "summary.csv", runs, rows, swept)
+    truth = next((picture for run in runs if (picture := _truth(run)) is not None), None)
+    what = " and ".join(swept) if swept else "runs"
+    sweep_figure(rows, swept, folder / "summary.png", truth=truth, title=f"Sweep over {what}")
+    console.print(f"{folder / 'summary.csv'}, {folder / 'summary.png'}", highlight=False, soft_wrap=True)
+    return sum(row.error is not None for row in rows)
+
+
+def _find(folder: Path) -> list[Path]:
+    found = {path.parent for name in ("metrics.json", FAILED) for path in folder.glob(f"*/{name}")}
+    return sorted(found, key=lambda p: (0, int(p.name), "") if p.name.isdigit() else (1, 0, p.name))
+
+
+def _overrides(run: Path) -> dict[str, Any]:
+    """What was given on the command line for this run, as values."""
+    record = _json(run / FAILED) or _json(run / "metrics.json") or {}
+    given = record.get("overrides") or [f"run={run.name}"]
+    pairs = (str(item).lstrip("+").split("=", 1) for item in given if "=" in str(item))
+    return {key: yaml.safe_load(value) if value else None for key, value in pairs}
+
+
+def _row(run: Path, swept: dict[str, Any]) -> RunRow:
+    label = ", ".join(f"{k.split('.')[-1]}={v}" for k, v in swept.items())
+    metrics = _json(run / "metrics.json")
+    if (failure := _json(run / FAILED)) is not None:
+        return RunRow(label, swept, None, str(failure.get("error", "failed")), None)
+    if metrics is None:
+        return RunRow(label, swept, None, "metrics.json cannot be read", None)
+    if metrics.get("mae") == 0.0:  # JSON has no infinity: the PSNR of an exact fit is null there
+        metrics |= {key: math.inf for key in ("psnr", "psnr_train")}
+    return RunRow(label, swept, metrics, None, _picture(run / "reconstruction.png"))
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _picture(path: Path) -> np.ndarray | None:
+    from neuralfield.errors import SignalError
+    from neuralfield.signals import load_image
+
+    try:
+        return load_image(path).preview(_THUMBNAIL)
+    except SignalError:
+        return None
+
+
+def _truth(run: Path) -> np.ndarray | None:
+    """The image that a run was fitted to, if it can still be read."""
+    from neuralfield.errors import NeuralFieldError
+    from neuralfield.signals import load_image
+
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        options = {k: v for k, v in config["signal"].items() if k != "type"}
+        return load_image(**options).preview(_THUMBNAIL)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, NeuralFieldError):
+        return None
+
+
+def _table(rows: list[RunRow], swept: list[str]) -> Table:
+    heldout = any(row.metrics and row.metrics.get("psnr_heldout") is not None for row in rows)
+    best = max((_quality(row) for row in rows), default=float("-inf"))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key in swept:
+        table.add_column(key)
+    titles = ["train PSNR", "held-out PSNR"] if heldout else ["PSNR"]
+    for title in [*titles, "SSIM", "steps", "seconds", "parameters"]:
+        table.add_column(title, justify="right")
+    for row in rows:
+        values = [str(row.swept.get(key)) for key in swept]
+        if row.metrics is None:
+            table.add_row(*values, "failed", style="red")
+            continue
+        m = row.metrics
+        psnr = [m.get("psnr_train"), m.get("psnr_heldout")] if heldout else [m.get("psnr")]
+        style = "bold green" if _quality(row) == best else ""
+        table.add_row(
+            *values,
+            *(_fixed(value, 2) for value in psnr),
+            _fixed(m.get("ssim"), 4),
+            f"{m['steps']:,}",
+            _fixed(m["train_seconds"], 1),
+            f"{m['n_parameters']:,}",
+            style=style,
+        )
+    return table
+
+
+def _quality(row: RunRow) -> float:
+    if row.metrics is None:
+        return float("-inf")
+    value = row.metrics.get("psnr_heldout")
+    value = row.metrics.get("psnr") if value is None else value
+    return float("-inf") if value is None else float(value)
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _write_csv(path: Path, runs: list[Path], rows: list[RunRow], swept: list[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", *swept, *_COLUMNS, "error"])
+    for run, row in zip(runs, rows, strict=True):
+        metrics = row.metrics or {}
+        writer.writerow(
+            [run.name, *(row.swept.get(k) for k in swept), *(metrics.get(c) for c in _COLUMNS), row.error or ""]
+        )
+    write_text(path, text.getvalue())
