@@ -78,7 +78,9 @@ def fit(
         given = replace(given, batch_size=defaults.batch_size(name, where))
     path = None if folder is None else Path(folder)
     trainer = Trainer(field, signal, given, seed=seed, folder=path, progress=progress)
-    outcome = trainer.run(title=f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters")
+    outcome = trainer.run(
+        title=f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters"
+    )
     field.history = outcome.state.history
     return field
 

@@ -113,7 +113,9 @@ def write_image(path: str | Path, values: Float[np.ndarray, "height width channe
 
                 extra = {"extrasamples": ["unassalpha"]} if channels in (2, 4) else {}
                 photometric = "rgb" if channels >= 3 else "minisblack"
-                tifffile.imwrite(temporary, values if channels > 1 else values[..., 0], photometric=photometric, **extra)
+                tifffile.imwrite(
+                    temporary, values if channels > 1 else values[..., 0], photometric=photometric, **extra
+                )
         except (OSError, ConfigError):
             raise
         except Exception as error:

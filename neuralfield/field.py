@@ -74,7 +74,7 @@ class Field(nn.Module):
         """Names and options from which :func:`build` makes an equal field (with other weights)."""
         return {
             "encoding": {"name": encodings.registry.name_of(self.encoding), **self.encoding.config},
-            "network": {"name": networks.registry.name_of(self.network), **self.network.config},  # type: ignore[operator]
+            "network": {"name": networks.registry.name_of(self.network), **self.network.config},  # type: ignore[dict-item]
         }
 
 
@@ -94,7 +94,7 @@ def build(
     - `network`: a dictionary ``{"name": "mlp", options}`` (name optional), a module, or None for the default MLP.
     """
     if not isinstance(encoding, Encoding):
-        options = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
+        options: dict[str, Any] = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
         name = str(options.pop("name", "hashgrid"))
         # An encoding that wraps another (Bounded) has no in_dim of its own.
         if "in_dim" in encodings.registry.options(name):
@@ -140,7 +140,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Field:
     wrong = [
         f"{name} {list(tensors[name].shape) if name in tensors else 'missing'}"
         for name in expected.keys() | tensors.keys()
-        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
+        if name not in expected
+        or name not in tensors
+        or expected[name].shape != tensors[name].shape
         or expected[name].is_floating_point() != tensors[name].is_floating_point()
     ]
     if wrong:

@@ -59,7 +59,9 @@ def explain_os_error(error: OSError, path: Path) -> OutputError:
     if isinstance(error, OutputError):
         return error
     if error.errno == errno.ENOSPC:
-        return OutputError(f"disk full while writing {path}; nothing half-written was left. Free some space and run again")
+        return OutputError(
+            f"disk full while writing {path}; nothing half-written was left. Free some space and run again"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"no permission to write {path}; choose another folder, for example hydra.run.dir=out")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):

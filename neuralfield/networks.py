@@ -61,8 +61,10 @@ class MLP(Configurable, nn.Module):
     | `he`      | $\mathcal{N}(0, 2/n)$ (He et al. 2015, eq. 10) |
     | `xavier`  | $\mathcal{N}(0, 2/(n+m))$ (Glorot & Bengio 2010, eq. 16) |
     | `pytorch` | $U(\pm 1/\sqrt n)$, biases too: what ``torch.nn.Linear`` does |
-    | `siren`   | first layer $U(\pm 1/n)$, others $U(\pm \sqrt{6/n}/\omega_0)$; biases $U(\pm 1/\sqrt n)$ (Sitzmann et al. 2020, section 3.2 and theorem 1.8) |
+    | `siren`   | first layer $U(\pm 1/n)$, others $U(\pm \sqrt{6/n}/\omega_0)$, biases $U(\pm 1/\sqrt n)$ |
     | `auto`    | `siren` for sine, else `he` |
+
+    (SIREN: Sitzmann et al. 2020, section 3.2 and theorem 1.8.)
 
     The last layer is then multiplied by `output_scale`. At high bandwidth the initial function is noise that training
     pixels do not remove between them, and costs more decibels there than the choice of sigma does. Hence the small
@@ -122,13 +124,17 @@ class MLP(Configurable, nn.Module):
         )
         self.reset_parameters()
 
+    def linear_layers(self) -> list[nn.Linear]:
+        """The affine maps in order."""
+        return list(self.layers)  # type: ignore[arg-type]
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator, by `initialization`."""
         rule = self.initialization
         if rule == "auto":
             rule = "siren" if self.activation == "sine" else "he"
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.linear_layers()):
             fan_out, fan_in = layer.weight.shape
             if rule == "he":
                 layer.weight.normal_(0, math.sqrt(2 / fan_in))

@@ -23,7 +23,7 @@ from neuralfield.fitting.loop import Outcome
 from neuralfield.fitting.progress import Silent
 from neuralfield.lpips import LARGEST_AUTO_PIXELS, lpips_distance
 from neuralfield.metrics import ImageErrors, image_quality
-from neuralfield.signals.colour import to_display
+from neuralfield.signals.colour import convert, to_display
 from neuralfield.signals.image import ImageSignal
 from neuralfield.signals.resizing import averaged
 
@@ -86,9 +86,7 @@ def engine_of(field: Field) -> str:
     return "torch"
 
 
-def measure(
-    signal: ImageSignal, fit: Float[np.ndarray, "height width channels"], lpips: str = "off"
-) -> dict[str, Any]:
+def measure(signal: ImageSignal, fit: Float[np.ndarray, "height width channels"], lpips: str = "off") -> dict[str, Any]:
     """Quality of a reconstruction: over all pixels, and PSNR over the training and the held-out ones alone."""
     height, width = signal.shape
     metrics = image_quality(signal.rows, lambda start, stop: fit[start:stop], height, width, signal.out_dim)
@@ -106,9 +104,7 @@ def measure(
     return metrics
 
 
-def _psnr(
-    signal: ImageSignal, fit: np.ndarray, select: Callable[[torch.Tensor], torch.Tensor], n: int
-) -> float | None:
+def _psnr(signal: ImageSignal, fit: np.ndarray, select: Callable[[torch.Tensor], torch.Tensor], n: int) -> float | None:
     errors = ImageErrors()
     flat = fit.reshape(-1, fit.shape[2])
     for start in range(0, n, 2**20):
@@ -158,6 +154,7 @@ def thumbnail(
 
 def _reduced(image: np.ndarray, space: str, side: int = PICTURE_SIDE) -> np.ndarray:
     """Block averages in linear light, the longest side at most `side`."""
-    height, width = image.shape[:2]
-    factor = -(-max(height, width) // side)
-    return image if factor == 1 else averaged(lambda a, b: image[a:b], height, width, factor, space)
+    factor = -(-max(image.shape[:2]) // side)
+    if factor == 1:
+        return image
+    return averaged(lambda start, stop: convert(image[start:stop], space, "linear"), image.shape[0], factor)

@@ -52,7 +52,9 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ConfigError(f"imports={module}: that module cannot be imported ({error}); is it on PYTHONPATH?") from error
+            raise ConfigError(
+                f"imports={module}: that module cannot be imported ({error}); is it on PYTHONPATH?"
+            ) from error
     device = devices.resolve(config.get("device", "auto"))
     seed = int(config.get("seed", 0))
     options = FitOptions.from_dict(defaults.fit_options(config.get("fit", {})))
@@ -162,7 +164,9 @@ def _start(folder: Path, config: Mapping[str, Any], resuming: bool, tell: Silent
     try:
         (folder / METRICS).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot replace {folder / METRICS}: {error.strerror}; choose another hydra.run.dir") from error
+        raise OutputError(
+            f"cannot replace {folder / METRICS}: {error.strerror}; choose another hydra.run.dir"
+        ) from error
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:

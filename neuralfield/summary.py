@@ -69,7 +69,7 @@ def _row(run: Path, swept: dict[str, Any]) -> RunRow:
     if metrics is None:
         return RunRow(label, swept, None, "metrics.json cannot be read", None)
     if metrics.get("mae") == 0.0:  # JSON has no infinity: the PSNR of an exact fit is null there
-        metrics |= {key: math.inf for key in ("psnr", "psnr_train")}
+        metrics |= dict.fromkeys(("psnr", "psnr_train"), math.inf)
     return RunRow(label, swept, metrics, None, _picture(run / "reconstruction.png"))
 
 

@@ -24,7 +24,9 @@ _OPTIONAL = {
 
 def doctor(arguments: list[str]) -> int:
     """Print versions, device, engines and what is missing."""
-    Parser(prog="neuralfield doctor", description="Versions, device, engines, and what is missing.").parse_args(arguments)
+    Parser(prog="neuralfield doctor", description="Versions, device, engines, and what is missing.").parse_args(
+        arguments
+    )
     import torch
 
     from neuralfield import devices

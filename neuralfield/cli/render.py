@@ -75,4 +75,6 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--region must be LEFT,TOP,RIGHT,BOTTOM, for example 0.25,0.25,0.5,0.5; got {text!r}") from None
+        raise ConfigError(
+            f"--region must be LEFT,TOP,RIGHT,BOTTOM, for example 0.25,0.25,0.5,0.5; got {text!r}"
+        ) from None

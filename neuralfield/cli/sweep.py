@@ -16,7 +16,7 @@ from neuralfield.summary import FAILED, summarize
 _running: dict[str, Any] = {"folder": None, "failed": 0}
 
 
-class SummaryCallback(Callback):
+class SummaryCallback(Callback):  # type: ignore[misc]
     """Writes the summary when a multirun ends; registered in `configs/config.yaml`."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

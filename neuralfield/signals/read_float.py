@@ -32,10 +32,8 @@ def read_exr(path: Path, frame: int | None = None) -> RawImage:
     if not parts:
         raise SignalError(f"{path} is an EXR without a picture; copy or download it again")
     usable = [k for k, header in enumerate(parts) if _channel_set(header)]
-    if frame is None and len(usable) == 1:
-        chosen = usable[0]
-    else:
-        chosen = choose_frame(str(path), len(parts), frame, "parts")
+    only = frame is None and len(usable) == 1
+    chosen = usable[0] if only else choose_frame(str(path), len(parts), frame, "parts")
     header = parts[chosen]
     names = _channel_set(header)
     if "deep" in str(header.get("type", "")):
@@ -87,7 +85,7 @@ def read_hdr(path: Path, frame: int | None = None) -> RawImage:
         height, width = int(size.group(2)), int(size.group(4))
         check_size(str(path), height, width, 12)
         codecs = require("imagecodecs", "imagecodecs", f"reading {path} (Radiance HDR)")
-        if not codecs.RGBE.available:
+        if not getattr(codecs.RGBE, "available", True):
             raise MissingDependency(f"reading {path} (Radiance HDR) needs imagecodecs with RGBE; install the wheel "
                                     "with: pip install imagecodecs")
         pixels = np.asarray(codecs.rgbe_decode(bytes(data)), np.float32)
@@ -116,9 +114,6 @@ def read_npy(path: Path, frame: int | None = None) -> RawImage:
         check_memory(size, f"{path} (shape {list(shape)})")
         raise SignalError(f"{path} was cut short: its header promises {size} bytes of pixels and {stored} are there; "
                           "copy or write it again")
-    if size == 0:
-        array = np.empty(shape, dtype)
-    else:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    array = np.load(path, mmap_mode="c", allow_pickle=False) if size else np.empty(shape, dtype)
     pixels = storable(array, str(path))
     return RawImage(pixels, pixels.shape[2] in (2, 4), format="NPY")

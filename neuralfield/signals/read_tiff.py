@@ -7,7 +7,6 @@ pictures) is applied here, and so is the check that every strip lies inside the 
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def _check_page(page: Any, path: Path) -> None:
     mapped = page.is_memmappable and page.is_contiguous  # stays on disk, whose end is checked below
     in_memory = 0 if mapped else page.samplesperpixel * kind.itemsize
     check_size(str(path), page.imagelength, page.imagewidth, in_memory)
-    length = os.stat(path).st_size
+    length = path.stat().st_size
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     expected = math.prod(page.chunked) if not page.is_contiguous else 1
     missing = sum(1 for offset, count in segments if offset <= 0 or count <= 0)
@@ -82,7 +81,7 @@ def _samples(page: Any, path: Path) -> np.ndarray:
     if not (page.is_memmappable and page.is_contiguous):
         return page.asarray()
     offset = page.dataoffsets[0]
-    if offset + size > os.stat(path).st_size:
+    if offset + size > path.stat().st_size:
         raise SignalError(f"{path} is a TIFF that was cut short; copy or download it again")
     if size < MAP_FROM:
         return page.asarray()

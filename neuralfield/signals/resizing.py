@@ -81,7 +81,7 @@ def resized(light: Rows, size: tuple[int, int, int], target: tuple[int, int], sp
         has_alpha: the last channel is opacity.
         block: rows to handle at once.
     """
-    height, width, channels = size
+    height, _, channels = size
     new_height, new_width = target
     check_memory(4 * channels * new_width * (height + 3 * new_height), f"an image resized to {new_width} x "
                                                                          f"{new_height}")

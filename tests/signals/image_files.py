@@ -1,9 +1,15 @@
 """Small image files for the tests, built by hand where no writer makes them."""
 
+import io
 import struct
 import zlib
 
 import numpy as np
+import OpenEXR
+import pytest
+import tifffile
+
+from neuralfield.errors import SignalError
 
 RNG = np.random.default_rng(20)
 
@@ -52,3 +58,30 @@ def turn_back(upright, orientation):
                     8: (height - 1 - c, r)}[orientation]
             stored[r, c] = upright[y, x]
     return stored
+
+
+def saved(image, kind, **options):
+    """The bytes of a Pillow image in the format ``kind``."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(pixels, **options):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def exr(tmp_path, channels, header=None, name="made.exr"):
+    path = tmp_path / name
+    header = {"type": OpenEXR.scanlineimage, "compression": OpenEXR.ZIP_COMPRESSION, **(header or {})}
+    OpenEXR.File(header, channels).write(str(path))
+    return path
+
+
+def fails(text, function, *arguments, **options):
+    """The call raises a SignalError of one line that matches ``text``."""
+    with pytest.raises(SignalError, match=text) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700

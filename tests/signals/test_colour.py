@@ -76,7 +76,7 @@ def test_straight_is_black_where_nothing_shows():
 
 @pytest.mark.parametrize("wrong", [[1.0, 0.0], "white", None, [0.0, 1.0, float("nan")], True])
 def test_wrong_backgrounds(wrong):
-    with pytest.raises(ConfigError, match="signal.background"):
+    with pytest.raises(ConfigError, match=r"signal.background"):
         colour.background_of(wrong, 3)
 
 
@@ -94,7 +94,8 @@ def test_to_display():
 def test_every_byte_survives_display():
     levels = np.arange(256, dtype=np.float32).reshape(16, 16) / 255
     assert np.array_equal(colour.to_display(levels, "srgb")[..., 0].reshape(-1), np.arange(256))
-    assert np.array_equal(colour.to_display(colour.srgb_to_linear(levels), "linear")[..., 0].reshape(-1), np.arange(256))
+    light = colour.srgb_to_linear(levels)
+    assert np.array_equal(colour.to_display(light, "linear")[..., 0].reshape(-1), np.arange(256))
 
 
 def test_display_refuses_what_is_no_picture():

@@ -30,7 +30,8 @@ def test_known_shapes():
 
 def test_zoneplate_reaches_the_nyquist_limit_and_no_further():
     array = samples.zoneplate(64)
-    assert array.min() >= 0 and array.max() <= 1 and np.array_equal(array, array[::-1]) and np.array_equal(array, array.T)
+    assert array.min() >= 0 and array.max() <= 1
+    assert np.array_equal(array, array[::-1]) and np.array_equal(array, array.T)
     phase = np.pi / 64 * (np.arange(64) + 0.5 - 32) ** 2
     assert abs(phase[-1] - phase[-2]) == pytest.approx(np.pi * 62 / 64)  # just below half a cycle per pixel
 
@@ -42,7 +43,7 @@ def test_text_is_fixed_and_reaches_every_part():
 
 
 def test_unknown_names_are_answered():
-    with pytest.raises(ConfigError, match="did you mean 'astronaut'.*zoneplate.*signal.path"):
+    with pytest.raises(ConfigError, match=r"did you mean 'astronaut'.*zoneplate.*signal.path"):
         sample("astronaot")
 
 

@@ -57,7 +57,9 @@ class _Encode(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, params: Tensor, layout: GridLayout, interpolation: str, engine: ModuleType) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, params: Tensor, layout: GridLayout, interpolation: str, engine: ModuleType
+    ) -> Tensor:
         ctx.save_for_backward(x, params)
         ctx.layout, ctx.interpolation, ctx.engine = layout, interpolation, engine
         return engine.forward(x, params, layout, interpolation)  # type: ignore[no-any-return]

@@ -97,7 +97,7 @@ def make_layout(
     offset = 0
     for index in range(n_levels):
         scale = np.exp2(np.float32(index) * log2_growth) * base - np.float32(1)
-        resolution = int(math.ceil(scale)) + 1
+        resolution = math.ceil(scale) + 1
         if resolution > _MAX_RESOLUTION:
             raise ConfigError(
                 f"level {index} would have {resolution:,} vertices per axis, more than float32 coordinates can tell apart "

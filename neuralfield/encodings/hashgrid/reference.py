@@ -23,9 +23,7 @@ from torch import Tensor
 from neuralfield.encodings.hashgrid.layout import PRIMES, GridLayout, Level
 
 
-def positions(
-    x: Float[Tensor, "n dim"], level: Level
-) -> tuple[Int[Tensor, "n dim"], Float[Tensor, "n dim"]]:
+def positions(x: Float[Tensor, "n dim"], level: Level) -> tuple[Int[Tensor, "n dim"], Float[Tensor, "n dim"]]:
     """Cell (int64) and fraction of each coordinate.
 
     The product and the sum are rounded once, as the fused multiply-add of the specification does: for float32 input they
@@ -141,7 +139,8 @@ def forward(
     """Features of all levels, level-major."""
     tables = level_tables(params, layout)
     return torch.cat(
-        [encode_level(x, table, level, interpolation) for table, level in zip(tables, layout.levels, strict=True)], dim=1
+        [encode_level(x, table, level, interpolation) for table, level in zip(tables, layout.levels, strict=True)],
+        dim=1,
     )
 
 
@@ -158,9 +157,7 @@ def backward(
     grads = grad.split(layout.n_features, dim=1)
     grad_x = grad_params = None
     if needs_params:
-        per_level = [
-            table_gradient(x, g, level, interpolation) for g, level in zip(grads, layout.levels, strict=True)
-        ]
+        per_level = [table_gradient(x, g, level, interpolation) for g, level in zip(grads, layout.levels, strict=True)]
         grad_params = torch.cat(per_level).reshape(-1)
     if needs_x:
         tables = level_tables(params, layout)
