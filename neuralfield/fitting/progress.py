@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -63,7 +63,7 @@ class Silent:
 class PlainLog(Silent):
     """One line every few seconds, the first after one second, and the last state at the end."""
 
-    def __init__(self, stream: TextIO | None = None, every: float = LOG_SECONDS) -> None:
+    def __init__(self, stream: IO[str] | None = None, every: float = LOG_SECONDS) -> None:
         self._stream = stream or sys.stdout
         self._every = every
         self._next = 0.0

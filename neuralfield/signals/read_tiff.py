@@ -27,7 +27,8 @@ def read(path: Path, frame: int | None = None) -> RawImage:
     tifffile = require("tifffile", "tifffile", f"reading {path} (TIFF)")
     with tifffile.TiffFile(path) as file:
         # Reduced copies (pyramids, thumbnails) and masks are marked as such and are no pictures of their own.
-        pages = [page for page in file.pages if not (page.subfiletype & 0b101)]
+        # Counted first: iterating over a damaged chain of pages that leads back into itself would never end.
+        pages = [page for page in (file.pages[k] for k in range(len(file.pages))) if not (page.subfiletype & 0b101)]
         if not pages:
             raise SignalError(f"{path} is a TIFF without a picture; copy or download it again")
         hidden = _hidden_planes(file, pages)

@@ -101,6 +101,16 @@ def test_tiff_pages(read):
     fails("no picture 7", read, data, 7)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("tags", [0, 1])
+def test_a_chain_of_pages_that_bites_its_tail_is_refused(read, tags):
+    data = bytearray(tiff(noise((6, 9), np.uint8)))
+    entries = struct.unpack_from("<H", data, 8)[0]
+    struct.pack_into("<I", data, 10 + 12 * entries, len(data))
+    loop = struct.pack("<H", tags) + bytes(12 * tags) + struct.pack("<I", len(data))
+    fails("2 pages|picture", read, data + loop)
+
+
 def test_tiff_pyramids_are_one_picture(read):
     buffer, pixels = io.BytesIO(), noise((32, 32, 3), np.uint8)
     with tifffile.TiffWriter(buffer) as writer:

@@ -1,184 +1,234 @@
 r"""The loops of the CPU engine, compiled by numba. Imported on first use only.
 
-A block of points is handled in two stages. `locate` does the arithmetic that vectorises (positions, weights, rows) and
-leaves rows and weights of all corners in buffers that stay in the innermost cache; then a scalar loop walks the points and
-does nothing but read (or add to) rows of the table, so that many cache misses are in flight at once. Levels are the outer
-loop: one level's table at a time competes for the cache.
+A kernel takes one level and a range of points, in blocks of `BLOCK`. `locate` does the arithmetic that vectorises
+(positions, weights, rows) and leaves the rows and weights of all corners in buffers that stay in the innermost cache;
+then a scalar loop does nothing but read (or add to) rows of the table, so that many cache misses are in flight at once.
+Passing over all points with one level, then with the next, keeps one table at a time in the outer caches.
 
-Kernels release the GIL and take ranges of points or lists of levels; threads are the business of :mod:`.cpu`. They are
-made once per (dimensions D, features F, corners K) with these numbers as constants, and every array is flat, so that
-inner loops unroll and strides are constants. Only contraction (a*b + c rounded once) is allowed beyond IEEE arithmetic:
-NaN stays NaN.
+Kernels are made per (dimensions D, features F, corners K) with these numbers as constants, and all arrays are flat, so
+that strides are known and inner loops unroll. A buffer holds a stream of `BLOCK` numbers per corner or axis; loops see
+streams as separate slices, or the compiler finds no vector code for them. Sums and products of uint32 are cast back
+explicitly, because numba widens them to 64 bits.
+
+Beyond IEEE arithmetic only contraction is allowed (a*b + c rounded once): NaN stays NaN. Kernels release the GIL and share
+nothing; threads are the business of :mod:`.cpu`.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
-f32, f64, u32 = np.float32, np.float64, np.uint32
+logger = logging.getLogger("neuralfield")
 
-# Points per block: rows and weights of 8 corners take 8 KiB, a quarter of the smallest first-level cache in use.
+f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
+
+# Points per block: the rows and weights of 8 corners take 8 KiB, a quarter of the smallest first-level caches.
 BLOCK = 128
 
-_BEYOND = f32(2.0**31)
+_FAR = f32(2.0**31)
 
 
 @numba.njit(inline="always")
-def locate(x, count, scale, entries, hashed, strides, smooth, step, share, slope, row, weight, dim, corners):  # type: ignore[no-untyped-def]
-    entries = u32(entries)
+def stream(buffer, index):  # type: ignore[no-untyped-def]
+    """The index-th row of a [*, BLOCK] buffer, as a slice of its own."""
+    return buffer[index * BLOCK : (index + 1) * BLOCK]
+
+
+@numba.njit(inline="always")
+def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners):  # type: ignore[no-untyped-def]
+    r"""Rows and weights of all corners of `count` points, for one level.
+
+    Written are `row` and `weight` [K, BLOCK]; `near`, `far` [D, BLOCK], the shares $\omega_0, \omega_1$ of the lower and
+    upper vertex along each axis; and `slope` [D, BLOCK], the derivative $s\,h'(w_d)$ of the upper share. `low` and `high`
+    [D, BLOCK] are scratch: what the vertices add to the row (dense) or toggle in it (hashed), from `strides` per axis.
+    Corner k takes the upper vertex along axis d where bit d of k is set; with K = 1 only corner 0 is found, of weight 1.
+    """
     for d in range(dim):
-        stride = strides[d]
+        stride, low_d, high_d = strides[d], stream(low, d), stream(high, d)
+        near_d, far_d, slope_d = stream(near, d), stream(far, d), stream(slope, d)
         for i in range(count):
             # In float64 the product is exact, so the sum is rounded like a fused multiply-add: see reference.positions.
             p = f32(f64(x[i * dim + d]) * scale + 0.5)
             cell = np.floor(p)
             w = p - cell
-            # Beyond int32, and for NaN, conversion is undefined; any vertex will do, as no fraction is left there.
-            vertex = np.int32(cell if abs(cell) < _BEYOND else f32(0))
-            low = u32(u32(vertex) * stride)
-            step[2 * d * BLOCK + i] = low
-            step[(2 * d + 1) * BLOCK + i] = u32(low + stride)
+            # Converting NaN or what int32 cannot hold is undefined; such a point has no fraction, so vertex 0 will do.
+            vertex = np.int32(cell if abs(cell) < _FAR else f32(0))
+            lower = u32(u32(vertex) * stride)
+            low_d[i] = lower
+            high_d[i] = u32(lower + stride)
             h = w
-            dh = f32(scale)
+            derivative = f32(scale)
             if smooth:
                 h = w * w * (f32(3) - w - w)
-                dh = f32(6) * w * (f32(1) - w) * f32(scale)
-            share[2 * d * BLOCK + i] = f32(1) - h
-            share[(2 * d + 1) * BLOCK + i] = h
-            slope[d * BLOCK + i] = dh
-    top = u32(0)
-    if hashed:
-        for k in range(corners):
-            for i in range(count):
-                j = step[(k & 1) * BLOCK + i]
-                for d in range(1, dim):
-                    j = u32(j ^ step[(2 * d + ((k >> d) & 1)) * BLOCK + i])
-                row[k * BLOCK + i] = u32(j & u32(entries - u32(1)))
-    else:
-        for k in range(corners):
-            for i in range(count):
-                j = step[(k & 1) * BLOCK + i]
-                for d in range(1, dim):
-                    j = u32(j + step[(2 * d + ((k >> d) & 1)) * BLOCK + i])
-                top = max(top, j)
-                row[k * BLOCK + i] = min(j, u32(j - entries))  # one wrap, without a division: enough inside the unit cube
-        if top >= u32(2) * entries:
-            for k in range(corners * BLOCK):
-                row[k] = row[k] % entries  # the wrap above changed no remainder
-    for k in range(corners):
-        for i in range(count):
-            w = share[(k & 1) * BLOCK + i] if corners > 1 else f32(1)
+                derivative = f32(6) * w * (f32(1) - w) * f32(scale)
+            near_d[i] = f32(1) - h
+            far_d[i] = h
+            slope_d[i] = derivative
+    # Corners by doubling: the corners of the first d axes become those of d + 1. Corner k + 2^d comes from corner k.
+    row[:BLOCK] = low[:BLOCK]
+    weight[:BLOCK] = near[:BLOCK] if corners > 1 else f32(1)
+    if corners > 1:
+        row[BLOCK : 2 * BLOCK] = high[:BLOCK]
+        weight[BLOCK : 2 * BLOCK] = far[:BLOCK]
+    for d in range(1, dim):
+        low_d, high_d, near_d, far_d = stream(low, d), stream(high, d), stream(near, d), stream(far, d)
+        for k in range(min(corners, 1 << d)):
+            row_k, weight_k = stream(row, k), stream(weight, k)
             if corners > 1:
-                for d in range(1, dim):
-                    w = w * share[(2 * d + ((k >> d) & 1)) * BLOCK + i]
-            weight[k * BLOCK + i] = w
+                row_new, weight_new = stream(row, k + (1 << d)), stream(weight, k + (1 << d))
+                for i in range(count):
+                    row_new[i] = u32(row_k[i] ^ high_d[i]) if hashed else u32(row_k[i] + high_d[i])
+                for i in range(count):
+                    w = weight_k[i]
+                    weight_new[i] = w * far_d[i]
+                    weight_k[i] = w * near_d[i]
+            for i in range(count):
+                row_k[i] = u32(row_k[i] ^ low_d[i]) if hashed else u32(row_k[i] + low_d[i])
+    # Modulo the number of entries. The buffers were zero at first, so that what lies beyond `count` is harmless.
+    size = u32(entries)
+    if hashed:
+        for i in range(corners * BLOCK):
+            row[i] = u32(row[i] & u32(size - u32(1)))
+    else:
+        largest = u32(0)
+        for i in range(corners * BLOCK):
+            j = row[i]
+            largest = max(largest, j)
+            row[i] = min(j, u32(j - size))  # subtracts once where j >= size; inside the unit cube that is enough
+        if largest >= u64(2) * u64(size):
+            for i in range(corners * BLOCK):
+                row[i] = row[i] % size
 
 
 class Kernels(NamedTuple):
-    """The compiled functions of one specialisation."""
+    """The compiled functions of one specialisation; every array is flat. See :func:`make`."""
 
     forward: Any
     table_gradient: Any
     input_gradient: Any
+    gather: Any
 
 
 @functools.cache
 def make(dim: int, features: int, corners: int) -> Kernels:
-    """Kernels for D coordinates, F features, and K = 2^D corners or 1."""
+    """Kernels for D coordinates, F features, and K = 2^D corners (or 1: nearest).
 
-    def forward(x, table, out, scales, shapes, strides, smooth, lo, hi):
-        step, share = np.empty(2 * dim * BLOCK, u32), np.empty(2 * dim * BLOCK, f32)
-        row, weight = np.zeros(corners * BLOCK, u32), np.empty(corners * BLOCK, f32)
-        slope = np.empty(dim * BLOCK, f32)
-        width = len(scales) * features
-        for level in range(len(scales)):
-            entries, offset, hashed = shapes[level]
-            rows = table[offset * features : (offset + entries) * features]
-            for first in range(lo, hi, BLOCK):
-                count = min(BLOCK, hi - first)
-                locate(x[first * dim : (first + count) * dim], count, scales[level], entries, hashed, strides[level],
-                    smooth, step, share, slope, row, weight, dim, corners)
-                target = out[first * width + level * features : (first + count) * width]
-                for i in range(count):
-                    for f in range(0, features - 1, 2):
-                        a, b = f32(0), f32(0)
-                        for k in range(corners):
-                            w, j = weight[k * BLOCK + i], np.uint64(row[k * BLOCK + i]) * np.uint64(features)
-                            a += w * rows[j + np.uint64(f)]
-                            b += w * rows[j + np.uint64(f + 1)]
-                        target[i * width + f] = a
-                        target[i * width + f + 1] = b
-                    if features % 2:
-                        a = f32(0)
-                        for k in range(corners):
-                            a += weight[k * BLOCK + i] * rows[np.uint64(row[k * BLOCK + i]) * np.uint64(features) + np.uint64(features - 1)]
-                        target[i * width + features - 1] = a
+    All take points `lo` to `hi` of `x` [n D] at one level given by `scale`, `entries`, `hashed`, `strides`; `rows` is the
+    level's part of the table. The features of point i start at `base + i * width` in `out` or `grad`, which covers both
+    the point-major order [n, L F] and the level-major [L, n, F].
+    """
 
-    def table_gradient(x, grad, rows, scales, shapes, strides, smooth, level, lo, hi):
-        step, share = np.empty(2 * dim * BLOCK, u32), np.empty(2 * dim * BLOCK, f32)
-        row, weight = np.zeros(corners * BLOCK, u32), np.empty(corners * BLOCK, f32)
-        slope = np.empty(dim * BLOCK, f32)
-        width = len(scales) * features
-        entries, offset, hashed = shapes[level]
+    def forward(x, rows, out, base, width, scale, entries, hashed, strides, smooth, lo, hi):  # type: ignore[no-untyped-def]
+        low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
+        near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
+        weight = np.zeros(corners * BLOCK, f32)
         for first in range(lo, hi, BLOCK):
             count = min(BLOCK, hi - first)
-            locate(x[first * dim : (first + count) * dim], count, scales[level], entries, hashed, strides[level],
-                smooth, step, share, slope, row, weight, dim, corners)
-            source = grad[first * width + level * features : (first + count) * width]
+            points = x[first * dim : (first + count) * dim]
+            locate(points, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners)
+            target = out[base + first * width :]
+            for i in range(count):
+                for f in range(0, features - 1, 2):  # pairs: one load of 8 bytes serves both
+                    a, b = f32(0), f32(0)
+                    for k in range(corners):
+                        w, j = weight[k * BLOCK + i], u64(row[k * BLOCK + i]) * u64(features) + u64(f)
+                        a += w * rows[j]
+                        b += w * rows[j + u64(1)]
+                    target[i * width + f] = a
+                    target[i * width + f + 1] = b
+                if features % 2:
+                    a = f32(0)
+                    for k in range(corners):
+                        j = u64(row[k * BLOCK + i]) * u64(features) + u64(features - 1)
+                        a += weight[k * BLOCK + i] * rows[j]
+                    target[i * width + features - 1] = a
+
+    def table_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi):  # type: ignore[no-untyped-def]
+        low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
+        near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
+        weight = np.zeros(corners * BLOCK, f32)
+        for first in range(lo, hi, BLOCK):
+            count = min(BLOCK, hi - first)
+            points = x[first * dim : (first + count) * dim]
+            locate(points, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners)
+            source = grad[base + first * width :]
             for i in range(count):
                 for f in range(0, features - 1, 2):
                     a, b = source[i * width + f], source[i * width + f + 1]
                     for k in range(corners):
-                        w, j = weight[k * BLOCK + i], np.uint64(row[k * BLOCK + i]) * np.uint64(features)
-                        rows[j + np.uint64(f)] += w * a
-                        rows[j + np.uint64(f + 1)] += w * b
+                        w, j = weight[k * BLOCK + i], u64(row[k * BLOCK + i]) * u64(features) + u64(f)
+                        rows[j] += w * a
+                        rows[j + u64(1)] += w * b
                 if features % 2:
                     a = source[i * width + features - 1]
                     for k in range(corners):
-                        rows[np.uint64(row[k * BLOCK + i]) * np.uint64(features) + np.uint64(features - 1)] += weight[k * BLOCK + i] * a
+                        j = u64(row[k * BLOCK + i]) * u64(features) + u64(features - 1)
+                        rows[j] += weight[k * BLOCK + i] * a
 
-    def input_gradient(x, grad, table, out, scales, shapes, strides, smooth, lo, hi):
-        step, share = np.empty(2 * dim * BLOCK, u32), np.empty(2 * dim * BLOCK, f32)
-        row, weight = np.zeros(corners * BLOCK, u32), np.empty(corners * BLOCK, f32)
-        slope = np.empty(dim * BLOCK, f32)
-        width = len(scales) * features
-        out[lo * dim : hi * dim] = f32(0)
-        for level in range(len(scales)):
-            entries, offset, hashed = shapes[level]
-            rows = table[offset * features : (offset + entries) * features]
-            for first in range(lo, hi, BLOCK):
-                count = min(BLOCK, hi - first)
-                locate(x[first * dim : (first + count) * dim], count, scales[level], entries, hashed, strides[level],
-                    smooth, step, share, slope, row, weight, dim, corners)
-                source = grad[first * width + level * features : (first + count) * width]
-                target = out[first * dim : (first + count) * dim]
-                for i in range(count):
-                    for k in range(corners):
-                        a = f32(0)
-                        j = np.uint64(row[k * BLOCK + i]) * np.uint64(features)
-                        for f in range(features):
-                            a += rows[j + np.uint64(f)] * source[i * width + f]
-                        weight[k * BLOCK + i] = a
-                for d in range(dim):
+    def input_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi, out):  # type: ignore[no-untyped-def]
+        low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
+        near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
+        weight, part = np.zeros(corners * BLOCK, f32), np.zeros(corners * BLOCK, f32)
+        for first in range(lo, hi, BLOCK):
+            count = min(BLOCK, hi - first)
+            points = x[first * dim : (first + count) * dim]
+            locate(points, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners)
+            source = grad[base + first * width :]
+            target = out[first * dim : (first + count) * dim]
+            pulled = weight  # the weights are not needed: what is differentiated is their product along the axes
+            for i in range(count):
+                for k in range(corners):
+                    j = u64(row[k * BLOCK + i]) * u64(features)
+                    a = f32(0)
+                    for f in range(features):
+                        a += rows[j + u64(f)] * source[i * width + f]
+                    pulled[k * BLOCK + i] = a
+            for d in range(dim):
+                # Differences along axis d, on the 2^(D-1) corners of the other axes ...
+                for k in range(corners // 2):
+                    corner = (k & ((1 << d) - 1)) + ((k >> d) << (d + 1))
+                    part_k, lower, upper = stream(part, k), stream(pulled, corner), stream(pulled, corner + (1 << d))
                     for i in range(count):
-                        total = f32(0)
-                        for k in range(corners):
-                            if not (k >> d) & 1:
-                                w = weight[(k + (1 << d)) * BLOCK + i] - weight[k * BLOCK + i]
-                                for e in range(dim):
-                                    if e != d:
-                                        w = w * share[(2 * e + ((k >> e) & 1)) * BLOCK + i]
-                                total += w
-                        target[i * dim + d] += total * slope[d * BLOCK + i]
+                        part_k[i] = upper[i] - lower[i]
+                # ... and interpolated along these, the last first.
+                for place in range(dim - 2, -1, -1):
+                    axis = place + (1 if place >= d else 0)
+                    near_e, far_e = stream(near, axis), stream(far, axis)
+                    for k in range(1 << place):
+                        part_k, other = stream(part, k), stream(part, k + (1 << place))
+                        for i in range(count):
+                            part_k[i] = part_k[i] * near_e[i] + other[i] * far_e[i]
+                slope_d = stream(slope, d)
+                for i in range(count):
+                    target[i * dim + d] += part[i] * slope_d[i]
+
+    def gather(source, out, n, levels, lo, hi, inverse):  # type: ignore[no-untyped-def]
+        """Copy points lo to hi from [n, L, F] to [L, n, F], or back with `inverse`; 64 points at a time stay in the cache."""
+        for first in range(lo, hi, 64):
+            for level in range(levels):
+                for i in range(first, min(first + 64, hi)):
+                    for f in range(features):
+                        major, minor = (i * levels + level) * features + f, (level * n + i) * features + f
+                        if inverse:
+                            out[major] = source[minor]
+                        else:
+                            out[minor] = source[major]
 
     suffix = f"_d{dim}_f{features}_k{corners}"
-    compiled = []
-    for function in (forward, table_gradient, input_gradient):
-        function.__name__ = function.__name__ + suffix
-        function.__qualname__ = function.__name__
-        compiled.append(numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, cache=True)(function))
-    return Kernels(*compiled)
+    return Kernels(*[_compiled(function, suffix) for function in (forward, table_gradient, input_gradient, gather)])
+
+
+def _compiled(function: Callable[..., None], suffix: str) -> Any:
+    """numba's lazy compiler for a kernel, with its results on disk where a folder can be written."""
+    function.__name__ = function.__qualname__ = function.__name__ + suffix
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder for the cache can be written
+        return numba.njit(**options)(function)

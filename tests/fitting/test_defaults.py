@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import neuralfield as nf
+from neuralfield.fitting import defaults
+
+
+@pytest.mark.parametrize(
+    ("size", "holdout", "resolution", "table"),
+    [((64, 64), "none", 64, 12), ((64, 48), "every_other", 32, 10), ((8, 200), "none", 200, 11)],
+)
+def test_a_grid_follows_the_training_samples(size: tuple[int, int], holdout: str, resolution: int, table: int) -> None:
+    signal = nf.ImageSignal.from_array(np.zeros(size), holdout=holdout)
+    chosen = defaults.encoding_options(
+        {"name": "hashgrid", "max_resolution": "auto", "log2_hashmap_size": "auto"}, signal
+    )
+    assert chosen["max_resolution"] == resolution
+    assert chosen["log2_hashmap_size"] == table
+
+
+def test_a_given_growth_factor_wins_over_the_automatic_resolution(signal: nf.ImageSignal) -> None:
+    given = {"name": "hashgrid", "max_resolution": "auto", "per_level_scale": 1.5, "log2_hashmap_size": 12}
+    assert defaults.encoding_options(given, signal)["max_resolution"] is None
+
+
+def test_networks_are_small_behind_a_grid_and_keep_what_was_given() -> None:
+    assert defaults.network_options({"width": "auto", "depth": "auto"}, "hashgrid") == {"width": 64, "depth": 2}
+    given = {"width": 100, "depth": "auto", "initialization": "auto"}
+    assert defaults.network_options(given, "fourier") == {"width": 100, "depth": 3, "initialization": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [({}, 2000), ({"seconds": 3.0}, None), ({"target_psnr": 30.0}, None), ({"steps": 5, "seconds": 3.0}, 5)],
+)
+def test_steps_end_a_fit_only_where_nothing_else_does(given: dict, steps: int | None) -> None:
+    assert defaults.fit_options(given)["steps"] == steps
+
+
+def test_a_gpu_gets_larger_batches() -> None:
+    for name in ("hashgrid", "fourier"):
+        assert defaults.batch_size(name, torch.device("cuda")) > defaults.batch_size(name, torch.device("cpu"))
