@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -63,8 +64,8 @@ class Silent:
 class PlainLog(Silent):
     """One line every few seconds, the first after one second, and the last state at the end."""
 
-    def __init__(self, stream: IO[str] | None = None, every: float = LOG_SECONDS) -> None:
-        self._stream = stream or sys.stdout
+    def __init__(self, stream: io.TextIOBase | None = None, every: float = LOG_SECONDS) -> None:
+        self._stream = stream or cast(io.TextIOBase, sys.stdout)
         self._every = every
         self._next = 0.0
         self._last: Report | None = None
@@ -81,7 +82,8 @@ class PlainLog(Silent):
             self._next = time.monotonic() + self._every
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
 
     def stop(self) -> None:
         if self._last is not None and self._last is not self._shown:

@@ -1,22 +1,24 @@
-"""The fast engine for CPUs: compiled loops on all cores, no compiler needed (numba brings its own).
+"""The fast engine for CPUs: loops compiled by numba, on all cores, with no compiler on the user's machine.
 
-Work is cut into tasks that write to disjoint memory: a level at a time forward, and a level at a time for the gradient of
-the table, whose rows each have one writer that goes through the points in order. So there are no atomics, and the
-result does not depend on scheduling. The kernels see features level-major, [L, n, F]: writing 8 bytes into each row of
-[n, L F], once per level, would move every cache line of that matrix 16 times.
+Work is cut into tasks that write to disjoint memory: forward by level and range of points, the table's gradient by level,
+so that each row has one writer, which goes through the points in order. There are no atomics, and the result does not
+depend on which thread takes which task; nor on their number, until there are fewer levels than threads.
 
-The threads are Python's, kept in a pool, with kernels that release the GIL. numba's own layers are not used: its default
-one aborts the process when two threads call it at once, and an OpenMP pool does not survive a fork.
+Tasks run on torch's own OpenMP threads where these can be reached: after each of its operations torch keeps them spinning
+for some milliseconds, and other threads would have to share the cores with them. Elsewhere, and in forked processes, where
+OpenMP's threads are gone, a pool of Python threads serves (kernels release the GIL). numba's threading layers are not used:
+its default one aborts the process when two threads call it at once.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import os
-import threading
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -32,20 +34,20 @@ if TYPE_CHECKING:
 
 Task = Callable[[], object]
 
-_MAX_DIM, _MAX_FEATURES = 4, 8
+MAX_DIM, MAX_FEATURES = 4, 8
 
-# Corners below which a second thread costs more than it brings: about a tenth of a millisecond.
+# Corners visited below which a second thread costs more than it brings: about a tenth of a millisecond.
 _WORK_PER_THREAD = 1 << 16
 
-# Points up to which the rows of the output stay in the cache, so that writing them once per level is no loss.
+# Points up to which the matrix of features stays in the cache, so that it may be written one level at a time.
 _DIRECT = 1 << 12
 
-# Bytes of level-major features held at a time; more points are done in several rounds.
+# Bytes of level-major features at a time; more points are done in several rounds.
 _SCRATCH = 1 << 25
 
 
 def available() -> str | None:
-    """`None` when the engine can run here, else why not and what to do."""
+    """`None` when the engine can run here, else why not and what to do about it."""
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed (pip install numba)"
     return None
@@ -57,10 +59,10 @@ def supports(x: Tensor, params: Tensor, layout: GridLayout, interpolation: str) 
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             return f"it takes float32 on the CPU, and the {name} are {kind} on {tensor.device.type}"
-    if layout.in_dim > _MAX_DIM or layout.n_features > _MAX_FEATURES:
+    if layout.in_dim > MAX_DIM or layout.n_features > MAX_FEATURES:
         return (
-            f"it takes at most {_MAX_DIM} dimensions and {_MAX_FEATURES} features per level, "
-            f"and the grid has {layout.in_dim} and {layout.n_features}"
+            f"it takes at most {MAX_DIM} dimensions and {MAX_FEATURES} features per level, "
+            f"and this grid has {layout.in_dim} and {layout.n_features}"
         )
     return None
 
@@ -69,27 +71,18 @@ def forward(
     x: Float[Tensor, "n dim"], params: Float[Tensor, " parameters"], layout: GridLayout, interpolation: str
 ) -> Float[Tensor, "n out_dim"]:
     """Features of all levels; see :func:`.reference.forward`."""
-    n, dim, features, count = len(x), layout.in_dim, layout.n_features, len(layout.levels)
-    kernels, smooth = _kernels(layout, interpolation)
+    kernels = _kernels(layout, interpolation)
     tables = _split(_flat(params), layout)
-    points, out = _flat(x), np.empty(n * layout.out_dim, np.float32)
-    for lo, hi in _rounds(n, layout):
-        m = hi - lo
-        threads = _threads(m, layout, kernels.corners)
-        some, target = points[lo * dim : hi * dim], out[lo * layout.out_dim : hi * layout.out_dim]
-        direct = m <= _DIRECT
-        buffer = target if direct else np.empty_like(target)
-        tasks: list[Task] = []
-        for index, level in enumerate(_levels(layout)):
-            base, width = (index * features, layout.out_dim) if direct else (index * m * features, features)
-            for part in _ranges(m, threads, count):
-                tasks.append(
-                    functools.partial(kernels.forward, some, tables[index], buffer, base, width, *level, smooth, *part)
-                )
-        _run(tasks, threads)
-        if not direct:
-            _run([functools.partial(kernels.transpose, buffer, target, m, count, *part, True) for part in _ranges(m, threads)], threads)
-    return torch.from_numpy(out).view(n, layout.out_dim)
+    out = np.empty(len(x) * layout.out_dim, np.float32)
+    for chunk in _chunks(_flat(x), out, layout, kernels):
+        buffer = chunk.matrix if chunk.direct else np.empty_like(chunk.matrix)
+        parts = _ranges(chunk.n, chunk.threads)
+        # All parts of one level before the next: threads that run at once share a table in the outer cache.
+        levels = [chunk.level(index, tables[index], buffer, interpolation) for index in range(len(tables))]
+        run([functools.partial(kernels.forward, *level, *part) for level in levels for part in parts], chunk.threads)
+        if not chunk.direct:
+            chunk.transpose(buffer, chunk.matrix, back=True)
+    return torch.from_numpy(out).view(len(x), layout.out_dim)
 
 
 def backward(
@@ -102,47 +95,214 @@ def backward(
     needs_params: bool,
 ) -> tuple[Float[Tensor, "n dim"] | None, Float[Tensor, " parameters"] | None]:
     """Gradients to x and to the flat parameters, each only where it is needed; see :func:`.reference.backward`."""
-    n, dim, features, count = len(x), layout.in_dim, layout.n_features, len(layout.levels)
-    kernels, smooth = _kernels(layout, interpolation)
-    points, pulled = _flat(x), _flat(grad)
-    # From the system's zero pages: a page is cleared when, and by the thread by which, it is first written to.
+    kernels = _kernels(layout, interpolation)
+    tables = _split(_flat(params), layout)
+    # numpy's zeros are the system's untouched pages: each is cleared when, and by the thread by which, it is first used.
     grad_params = np.zeros(layout.n_parameters if needs_params else 0, np.float32)
-    grad_x = np.zeros(n * dim if needs_x else 0, np.float32)
-    for lo, hi in _rounds(n, layout):
-        m = hi - lo
-        threads = _threads(m, layout, kernels.corners)
-        some, source = points[lo * dim : hi * dim], pulled[lo * layout.out_dim : hi * layout.out_dim]
-        direct = m <= _DIRECT
-        buffer = source if direct else np.empty_like(source)
-        if not direct:
-            _run([functools.partial(kernels.transpose, source, buffer, m, count, *part, False) for part in _ranges(m, threads)], threads)
-        places = [(i * features, layout.out_dim) if direct else (i * m * features, features) for i in range(count)]
+    grad_x = np.zeros(x.numel() if needs_x else 0, np.float32)
+    first = 0
+    for chunk in _chunks(_flat(x), _flat(grad), layout, kernels):
+        buffer = chunk.matrix if chunk.direct else np.empty_like(chunk.matrix)
+        if not chunk.direct:
+            chunk.transpose(chunk.matrix, buffer, back=False)
         tasks: list[Task] = []
-        shares: list[_Shares] = []
+        sums: list[Task] = []
         if needs_params:
-            gradients = _split(grad_params, layout)
-            parts = _ranges(m, _parts(threads, count, m))
-            # Fine levels first: they take longest, and the short ones fill the gaps at the end.
-            for index in reversed(range(count)):
-                shares.append(_Shares(gradients[index], len(parts)))
-                for part, table in zip(parts, shares[-1].tables, strict=True):
-                    tasks.append(
-                        functools.partial(
-                            kernels.table_gradient, some, table, buffer, *places[index], *_levels(layout)[index], smooth, *part
-                        )
-                    )
+            # Fine levels first: they take longest, and the short tasks fill the gap at the end.
+            for index, table in reversed(list(enumerate(_split(grad_params, layout)))):
+                parts = _ranges(chunk.n, _copies(chunk.threads, len(tables)))
+                copies = [table, *(np.zeros_like(table) for _ in parts[1:])]
+                for part, copy in zip(parts, copies, strict=True):
+                    level = chunk.level(index, copy, buffer, interpolation)
+                    tasks.append(functools.partial(kernels.table_gradient, *level, *part))
+                if copies[1:]:
+                    sums.append(functools.partial(_add_all, table, copies[1:]))
         if needs_x and interpolation != "nearest":
-            tables = _split(_flat(params), layout)
-            target = grad_x[lo * dim : hi * dim]
-            for part in _ranges(m, 4 * threads):
-                calls = [
-                    functools.partial(kernels.input_gradient, some, table, buffer, *place, *level, smooth, *part, target)
-                    for table, place, level in zip(tables, places, _levels(layout), strict=True)
-                ]
-                tasks.append(functools.partial(_in_order, calls))
-        _run(tasks, threads)
-        _run([share.add for share in shares if len(share.tables) > 1], threads)
+            target = grad_x[first * layout.in_dim :][: len(chunk.x)]
+            levels = [chunk.level(index, tables[index], buffer, interpolation) for index in range(len(tables))]
+            for part in _ranges(chunk.n, 4 * chunk.threads):  # each sums over the levels, in order
+                calls = [functools.partial(kernels.input_gradient, *level, *part, target) for level in levels]
+                tasks.append(functools.partial(_one_by_one, calls))
+        run(tasks, chunk.threads)
+        run(sums, chunk.threads)
+        first += chunk.n
     return (
-        torch.from_numpy(grad_x).view(n, dim) if needs_x else None,
+        torch.from_numpy(grad_x).view(x.shape) if needs_x else None,
         torch.from_numpy(grad_params) if needs_params else None,
     )
+
+
+class _Chunk:
+    """Some points, and their part of the [n, L F] matrix of features or of gradients.
+
+    A kernel, which handles one level, would touch every cache line of a large matrix to use 8 bytes of it. Such a matrix
+    is transposed to or from [L, n, F]; a small one (`direct`) stays in the cache.
+    """
+
+    def __init__(self, x: Any, matrix: Any, layout: GridLayout, kernels: Kernels) -> None:
+        self.x, self.matrix, self.layout, self.kernels = x, matrix, layout, kernels
+        self.n = len(x) // layout.in_dim
+        self.direct = self.n <= _DIRECT
+        work = self.n * len(layout.levels) * kernels.corners
+        self.threads = max(1, min(torch.get_num_threads(), work // _WORK_PER_THREAD))
+
+    def level(self, index: int, rows: Any, buffer: Any, interpolation: str) -> tuple[Any, ...]:
+        """The first arguments of every kernel, for one level."""
+        features = self.layout.n_features
+        base = index * features * (1 if self.direct else self.n)
+        width = self.layout.out_dim if self.direct else features
+        return (self.x, rows, buffer, base, width, *_constants(self.layout)[index], interpolation == "smoothstep")
+
+    def transpose(self, source: Any, target: Any, back: bool) -> None:
+        """From [n, L, F] to [L, n, F], or back."""
+        arguments = (source, target, self.n, len(self.layout.levels), back)
+        parts = _ranges(self.n, self.threads)
+        run([functools.partial(self.kernels.transpose, *arguments, *part) for part in parts], self.threads)
+
+
+def _chunks(x: Any, matrix: Any, layout: GridLayout, kernels: Kernels) -> Iterator[_Chunk]:
+    """The points in chunks that bound the memory for level-major features."""
+    step = max(1, _SCRATCH // (4 * layout.out_dim))
+    for first in range(0, len(x) // layout.in_dim, step):
+        some = x[first * layout.in_dim : (first + step) * layout.in_dim]
+        yield _Chunk(some, matrix[first * layout.out_dim : (first + step) * layout.out_dim], layout, kernels)
+
+
+def _flat(tensor: Tensor) -> Any:
+    """The numbers of a tensor as a flat array, not copied where they lie in order."""
+    return tensor.detach().contiguous().view(-1).numpy()
+
+
+def _split(flat: Any, layout: GridLayout) -> list[Any]:
+    """The part of a flat parameter array that belongs to each level, as views."""
+    f = layout.n_features
+    return [flat[level.offset * f : (level.offset + level.entries) * f] for level in layout.levels]
+
+
+@functools.lru_cache(maxsize=64)
+def _constants(layout: GridLayout) -> list[tuple[float, int, bool, Any]]:
+    """Scale, entries, whether hashed, and what one vertex along each axis means for the row, of each level."""
+    axes = range(layout.in_dim)
+    return [
+        (
+            level.scale,
+            level.entries,
+            level.hashed,
+            np.array([PRIMES[d] if level.hashed else level.resolution**d for d in axes], np.uint32),
+        )
+        for level in layout.levels
+    ]
+
+
+def _kernels(layout: GridLayout, interpolation: str) -> Kernels:
+    """The kernels for a grid; importing numba takes part of a second, so it waits until here."""
+    from neuralfield.encodings.hashgrid import cpu_kernels
+
+    corners = 1 if interpolation == "nearest" else 2**layout.in_dim
+    return cpu_kernels.make(layout.in_dim, layout.n_features, corners)
+
+
+def _ranges(n: int, parts: int) -> list[tuple[int, int]]:
+    """0 .. n in at most `parts` ranges of nearly equal length."""
+    parts = max(1, min(parts, n))
+    ends = [n * i // parts for i in range(parts + 1)]
+    return list(zip(ends, ends[1:], strict=False))
+
+
+def _copies(threads: int, levels: int) -> int:
+    """How many tables a level's gradient is summed in: the least number that keeps three quarters of the threads busy.
+
+    One, unless threads are many or levels few. The copies are added up in order, so that the result is the same each time.
+    """
+    copies = 1
+    while levels * copies < 0.75 * threads * -(-levels * copies // threads):
+        copies += 1
+    return copies
+
+
+def _add_all(total: Any, others: Iterable[Any]) -> None:
+    for other in others:
+        total += other
+
+
+def _one_by_one(calls: Iterable[Task]) -> None:
+    for call in calls:
+        call()
+
+
+_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+_forked = False
+
+
+def run(tasks: list[Task], threads: int) -> None:
+    """Run all tasks, begun in order, on the calling thread and up to `threads` - 1 others; raises what a task raises."""
+    queue = deque(tasks)
+    helpers = min(threads, len(tasks)) - 1
+    parallel = _openmp()
+    if helpers < 1:
+        _drain(queue)
+    elif parallel is None or _forked:
+        _run_in_pool(queue, helpers)
+    else:
+        errors: list[BaseException] = []
+
+        def body(_: int | None) -> None:
+            try:
+                _drain(queue)
+            except BaseException as error:  # must not leave through C; raised again below
+                queue.clear()
+                errors.append(error)
+
+        # As many as torch has, even if fewer would do: another number would make OpenMP end and start threads.
+        parallel(_BODY(body), None, torch.get_num_threads(), 0)
+        if errors:
+            raise errors[0]
+
+
+@functools.cache
+def _openmp() -> Any:
+    """``GOMP_parallel(function, data, threads, flags)`` of the OpenMP library that torch itself uses, where it has one."""
+    if not (sys.platform == "linux" and torch.backends.openmp.is_available()):
+        return None
+    function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # torch loads it for all to see
+    if function is not None:
+        function.argtypes, function.restype = (_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return function
+
+
+def _run_in_pool(queue: deque[Task], helpers: int) -> None:
+    global _pool, _pool_size
+    if _pool is None or _pool_size < helpers:
+        _pool, _pool_size = ThreadPoolExecutor(helpers, thread_name_prefix="neuralfield"), helpers
+    try:
+        started = [_pool.submit(_drain, queue) for _ in range(helpers)]
+    except RuntimeError:  # the interpreter is shutting down: the calling thread does it all
+        started = []
+    try:
+        _drain(queue)
+    finally:
+        queue.clear()
+        for helper in started:
+            if not helper.cancel():  # one that has not begun, as when other callers keep the pool busy, is not needed
+                helper.result()
+
+
+def _drain(queue: deque[Task]) -> None:
+    while True:
+        try:
+            task = queue.popleft()
+        except IndexError:
+            return
+        task()
+
+
+def _after_fork() -> None:
+    """Neither OpenMP's threads nor the pool's exist in a forked child; a new pool can be made there, a new team not."""
+    global _pool, _pool_size, _forked
+    _pool, _pool_size, _forked = None, 0, True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -19,10 +19,11 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, no_type_check
 
 import numba
 import numpy as np
+from numba.core import event
 
 logger = logging.getLogger("neuralfield")
 
@@ -31,17 +32,22 @@ f32, f64, u32, u64 = np.float32, np.float64, np.uint32, np.uint64
 # Points per block: the rows and weights of 8 corners take 8 KiB, a quarter of the smallest first-level caches.
 BLOCK = 128
 
+# Points transposed at a time: 8 KiB of 32 features.
+TILE = 64
+
 _FAR = f32(2.0**31)
 
 
 @numba.njit(inline="always")
-def stream(buffer, index):  # type: ignore[no-untyped-def]
+@no_type_check
+def stream(buffer, index):
     """The index-th row of a [*, BLOCK] buffer, as a slice of its own."""
     return buffer[index * BLOCK : (index + 1) * BLOCK]
 
 
 @numba.njit(inline="always")
-def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners):  # type: ignore[no-untyped-def]
+@no_type_check
+def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners):
     r"""Rows and weights of all corners of `count` points, for one level.
 
     Written are `row` and `weight` [K, BLOCK]; `near`, `far` [D, BLOCK], the shares $\omega_0, \omega_1$ of the lower and
@@ -106,25 +112,17 @@ def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, f
                 row[i] = row[i] % size
 
 
-class Kernels(NamedTuple):
-    """The compiled functions of one specialisation; every array is flat. See :func:`make`."""
+@no_type_check
+def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., None], ...]:
+    """The kernels in Python, for D coordinates, F features, and K = 2^D corners (or 1: nearest).
 
-    forward: Any
-    table_gradient: Any
-    input_gradient: Any
-    gather: Any
-
-
-@functools.cache
-def make(dim: int, features: int, corners: int) -> Kernels:
-    """Kernels for D coordinates, F features, and K = 2^D corners (or 1: nearest).
-
-    All take points `lo` to `hi` of `x` [n D] at one level given by `scale`, `entries`, `hashed`, `strides`; `rows` is the
-    level's part of the table. The features of point i start at `base + i * width` in `out` or `grad`, which covers both
-    the point-major order [n, L F] and the level-major [L, n, F].
+    `forward`, `table_gradient` and `input_gradient` take points `lo` to `hi` of `x` [n D] at one level, which is given by
+    `scale`, `entries`, `hashed`, `strides`, and whose part of the table (or of its gradient) is `rows`. The features of
+    point i begin at `base + i * width` in `out` or `grad`, whether these are in the order [n, L, F] or [L, n, F].
+    `table_gradient` adds to `rows`, `input_gradient` to `out` [n D]. `transpose` goes from [n, L, F] to [L, n, F], or back.
     """
 
-    def forward(x, rows, out, base, width, scale, entries, hashed, strides, smooth, lo, hi):  # type: ignore[no-untyped-def]
+    def forward(x, rows, out, base, width, scale, entries, hashed, strides, smooth, lo, hi):
         low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
         near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
         weight = np.zeros(corners * BLOCK, f32)
@@ -149,7 +147,7 @@ def make(dim: int, features: int, corners: int) -> Kernels:
                         a += weight[k * BLOCK + i] * rows[j]
                     target[i * width + features - 1] = a
 
-    def table_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi):  # type: ignore[no-untyped-def]
+    def table_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi):
         low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
         near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
         weight = np.zeros(corners * BLOCK, f32)
@@ -171,7 +169,7 @@ def make(dim: int, features: int, corners: int) -> Kernels:
                         j = u64(row[k * BLOCK + i]) * u64(features) + u64(features - 1)
                         rows[j] += weight[k * BLOCK + i] * a
 
-    def input_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi, out):  # type: ignore[no-untyped-def]
+    def input_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi, out):
         low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
         near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
         weight, part = np.zeros(corners * BLOCK, f32), np.zeros(corners * BLOCK, f32)
@@ -208,27 +206,64 @@ def make(dim: int, features: int, corners: int) -> Kernels:
                 for i in range(count):
                     target[i * dim + d] += part[i] * slope_d[i]
 
-    def gather(source, out, n, levels, lo, hi, inverse):  # type: ignore[no-untyped-def]
-        """Copy points lo to hi from [n, L, F] to [L, n, F], or back with `inverse`; 64 points at a time stay in the cache."""
-        for first in range(lo, hi, 64):
+    def transpose(source, target, n, levels, back, lo, hi):
+        for first in range(lo, hi, TILE):
             for level in range(levels):
-                for i in range(first, min(first + 64, hi)):
+                for i in range(first, min(first + TILE, hi)):
                     for f in range(features):
-                        major, minor = (i * levels + level) * features + f, (level * n + i) * features + f
-                        if inverse:
-                            out[major] = source[minor]
+                        point_major, level_major = (i * levels + level) * features + f, (level * n + i) * features + f
+                        if back:
+                            target[point_major] = source[level_major]
                         else:
-                            out[minor] = source[major]
+                            target[level_major] = source[point_major]
 
+    return forward, table_gradient, input_gradient, transpose
+
+
+class Kernels(NamedTuple):
+    """The compiled functions of one specialisation, and its number of corners; every array is flat. See `_functions`."""
+
+    forward: Any
+    table_gradient: Any
+    input_gradient: Any
+    transpose: Any
+    corners: int
+
+
+@functools.cache
+def make(dim: int, features: int, corners: int) -> Kernels:
+    """Kernels for D coordinates, F features, and K = 2^D corners (or 1: nearest)."""
     suffix = f"_d{dim}_f{features}_k{corners}"
-    return Kernels(*[_compiled(function, suffix) for function in (forward, table_gradient, input_gradient, gather)])
+    return Kernels(*[_compiled(function, suffix) for function in _functions(dim, features, corners)], corners)
 
 
 def _compiled(function: Callable[..., None], suffix: str) -> Any:
-    """numba's lazy compiler for a kernel, with its results on disk where a folder can be written."""
+    """numba's compiler for a kernel: it runs at the first call, and leaves its result on disk where it can write."""
     function.__name__ = function.__qualname__ = function.__name__ + suffix
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(**options)(function)
+        kernel = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no folder to write to, not even the user's
+        kernel = numba.njit(**options)(function)
+    _ours.add(kernel)
+    return kernel
+
+
+_ours: set[Any] = set()
+
+
+class _Announcer(event.Listener):
+    """Says once per process that kernels are being compiled; nothing when they come from the disk."""
+
+    announced = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not _Announcer.announced and event.data["dispatcher"] in _ours:
+            _Announcer.announced = True
+            logger.info("compiling the hash grid for this CPU (a few seconds; kept on disk for next time)")
+
+    def on_end(self, event: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcer())

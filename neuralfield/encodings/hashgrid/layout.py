@@ -92,17 +92,18 @@ def make_layout(
     n_features = integer("n_features_per_level", n_features, 1, 64)
     table = 2 ** integer("log2_hashmap_size", log2_hashmap_size, 3, 30)
     base = np.float32(integer("base_resolution", base_resolution, 1, _MAX_RESOLUTION))
-    log2_growth = np.log2(np.float32(number("per_level_scale", per_level_scale, 1.0, 64.0)))
+    log2_growth = np.log2(np.float32(number("per_level_scale", per_level_scale, 1, _MAX_RESOLUTION)))
     levels: list[Level] = []
     offset = 0
     for index in range(n_levels):
-        scale = np.exp2(np.float32(index) * log2_growth) * base - np.float32(1)
-        resolution = math.ceil(scale) + 1
-        if resolution > _MAX_RESOLUTION:
+        with np.errstate(over="ignore"):  # infinity is refused below
+            scale = np.exp2(np.float32(index) * log2_growth) * base - np.float32(1)
+        if scale >= _MAX_RESOLUTION:
             raise ConfigError(
-                f"level {index} would have {resolution:,} vertices per axis, more than float32 coordinates can tell apart "
+                f"level {index} would have {scale:,.0f} vertices per axis, more than float32 coordinates can tell apart "
                 f"({_MAX_RESOLUTION:,}); use fewer levels, a smaller per_level_scale or a smaller max_resolution"
             )
+        resolution = math.ceil(scale) + 1
         vertices = resolution**in_dim
         entries = min(-(-vertices // 8) * 8, table)
         levels.append(Level(float(scale), resolution, entries, offset, hashed=vertices > table))
