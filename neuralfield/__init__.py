@@ -10,7 +10,7 @@ field = nf.load("field.safetensors")
 ```
 """
 
-from neuralfield import encodings, networks
+from neuralfield import encodings, errors, networks
 from neuralfield.api import fit
 from neuralfield.export import render, write_image
 from neuralfield.field import Field, build, load, save
@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "build",
     "encodings",
+    "errors",
     "fit",
     "load",
     "load_image",
