@@ -63,13 +63,8 @@ def fit(
     given = FitOptions.from_dict(defaults.fit_options(options))
     name = registry.name_of(encoding) if isinstance(encoding, Encoding) else _name(encoding)
     if not isinstance(encoding, Encoding):
-        chosen = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
-        if name == "hashgrid":
-            # A name alone asks for a grid that suits the image; sizes that were given stay as they are.
-            if "per_level_scale" not in chosen:
-                chosen.setdefault("max_resolution", defaults.AUTO)
-            chosen.setdefault("log2_hashmap_size", defaults.AUTO)
-        encoding = defaults.encoding_options(chosen, signal)
+        given_options = {} if isinstance(encoding, str) else dict(encoding)
+        encoding = defaults.encoding_options(defaults.automatic(name, given_options), signal)
     if not isinstance(network, nn.Module):
         sizes = {"width": defaults.AUTO, "depth": defaults.AUTO}
         network = defaults.network_options({**sizes, **(network or {})}, name)

@@ -15,6 +15,10 @@ import neuralfield as nf
 from neuralfield.cli import main
 
 
+# The fits of the tests are tiny: a second thread costs more than it gives, much more on a busy machine.
+torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

@@ -14,24 +14,40 @@ AUTO = "auto"
 
 
 def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[str, Any]:
-    """The encoding's options with every "auto" replaced.
+    """The encoding's options with every "auto" replaced, from the lattice that the training samples form.
 
-    For a hash grid: `max_resolution` is the finest lattice that the training samples form, in vertices along the longer
-    side, because finer levels would only fit gaps; `log2_hashmap_size` gives the finest level about one row per
-    training sample, within 2^10 and 2^22.
+    - hash grid: `max_resolution` is the lattice's number of samples along the longer side, because finer levels would only
+      fit gaps; `log2_hashmap_size` gives the finest level about one row per training sample, within 2^10 and 2^22.
+    - positional: one frequency per octave up to a quarter of that number, half the lattice's Nyquist frequency: beyond,
+      axis-aligned frequencies alias between the samples (Tancik et al. 2020 found 2^6 best on lattices of 256).
     """
     chosen = dict(options)
+    samples = signal.split.n_train
+    lattice = max(signal.shape) / math.sqrt(signal.n_pixels / samples)
     if chosen.get("name") == "hashgrid":
-        samples = signal.split.n_train
         if chosen.get("max_resolution") == AUTO:
-            spacing = math.sqrt(signal.n_pixels / samples)
-            finest = max(signal.shape) / spacing
             base = chosen.get("base_resolution", 16)
             given = chosen.get("per_level_scale") is not None
-            chosen["max_resolution"] = None if given else max(float(base), float(round(finest)))
+            chosen["max_resolution"] = None if given else max(float(base), float(round(lattice)))
         if chosen.get("log2_hashmap_size") == AUTO:
             chosen["log2_hashmap_size"] = min(max(math.ceil(math.log2(samples)), 10), 22)
+    if chosen.get("name") == "positional":
+        if chosen.get("max_frequency") == AUTO:
+            counted = chosen.get("n_frequencies") not in (AUTO, None)
+            lowest = chosen.get("min_frequency", 1.0)
+            chosen["max_frequency"] = None if counted else max(lattice / 4, lowest)
+        if chosen.get("n_frequencies") == AUTO:
+            chosen["n_frequencies"] = None
     return chosen
+
+
+def automatic(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which the sizes that were not given are "auto": what a name alone asks for."""
+    sizes = {
+        "hashgrid": ("log2_hashmap_size",) if "per_level_scale" in options else ("log2_hashmap_size", "max_resolution"),
+        "positional": ("n_frequencies", "max_frequency") if "n_frequencies" not in options else (),
+    }
+    return {**dict.fromkeys(sizes.get(name, ()), AUTO), **options, "name": name}
 
 
 def network_options(options: Mapping[str, Any], encoding_name: str) -> dict[str, Any]:

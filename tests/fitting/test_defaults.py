@@ -43,3 +43,20 @@ def test_steps_end_a_fit_only_where_nothing_else_does(given: dict, steps: int | 
 def test_a_gpu_gets_larger_batches() -> None:
     for name in ("hashgrid", "fourier"):
         assert defaults.batch_size(name, torch.device("cuda")) > defaults.batch_size(name, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("side", "holdout", "highest"), [(64, "none", 16.0), (64, "every_other", 8.0), (2, "none", 1.0)])
+def test_positional_frequencies_end_at_half_the_nyquist_frequency_of_the_lattice(
+    side: int, holdout: str, highest: float
+) -> None:
+    signal = nf.ImageSignal.from_array(np.zeros((side, side)), holdout=holdout)
+    chosen = defaults.encoding_options(defaults.automatic("positional", {}), signal)
+    encoding = nf.encodings.build(in_dim=2, **chosen)
+    assert encoding.frequencies.max().item() == pytest.approx(highest)
+    assert encoding.frequencies.tolist() == [2.0**k for k in range(encoding.n_frequencies)]
+
+
+def test_a_given_number_of_frequencies_stays(signal: nf.ImageSignal) -> None:
+    from_yaml = {"name": "positional", "n_frequencies": 5, "max_frequency": "auto"}
+    assert defaults.encoding_options(from_yaml, signal)["max_frequency"] is None
+    assert defaults.automatic("positional", {"n_frequencies": 5}) == {"name": "positional", "n_frequencies": 5}

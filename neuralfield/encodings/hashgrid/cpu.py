@@ -15,10 +15,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -116,13 +117,15 @@ def backward(
                     level = chunk.level(index, copy, buffer, interpolation)
                     tasks.append(functools.partial(kernels.table_gradient, *level, *part))
                 if copies[1:]:
-                    sums.append(functools.partial(_add_all, table, copies[1:]))
+                    sums.append(functools.partial(functools.reduce, np.ndarray.__iadd__, copies))
         if needs_x and interpolation != "nearest":
             target = grad_x[first * layout.in_dim :][: len(chunk.x)]
             levels = [chunk.level(index, tables[index], buffer, interpolation) for index in range(len(tables))]
             for part in _ranges(chunk.n, 4 * chunk.threads):  # each sums over the levels, in order
-                calls = [functools.partial(kernels.input_gradient, *level, *part, target) for level in levels]
-                tasks.append(functools.partial(_one_by_one, calls))
+                calls: deque[Task] = deque(
+                    functools.partial(kernels.input_gradient, *level, *part, target) for level in levels
+                )
+                tasks.append(functools.partial(_drain, calls))
         run(tasks, chunk.threads)
         run(sums, chunk.threads)
         first += chunk.n
@@ -161,7 +164,7 @@ class _Chunk:
 
 
 def _chunks(x: Any, matrix: Any, layout: GridLayout, kernels: Kernels) -> Iterator[_Chunk]:
-    """The points in chunks that bound the memory for level-major features."""
+    """The points in chunks, which bound the memory for level-major features."""
     step = max(1, _SCRATCH // (4 * layout.out_dim))
     for first in range(0, len(x) // layout.in_dim, step):
         some = x[first * layout.in_dim : (first + step) * layout.in_dim]
@@ -182,16 +185,11 @@ def _split(flat: Any, layout: GridLayout) -> list[Any]:
 @functools.lru_cache(maxsize=64)
 def _constants(layout: GridLayout) -> list[tuple[float, int, bool, Any]]:
     """Scale, entries, whether hashed, and what one vertex along each axis means for the row, of each level."""
-    axes = range(layout.in_dim)
-    return [
-        (
-            level.scale,
-            level.entries,
-            level.hashed,
-            np.array([PRIMES[d] if level.hashed else level.resolution**d for d in axes], np.uint32),
-        )
-        for level in layout.levels
-    ]
+    constants = []
+    for level in layout.levels:
+        strides = [PRIMES[d] if level.hashed else level.resolution**d for d in range(layout.in_dim)]
+        constants.append((level.scale, level.entries, level.hashed, np.array(strides, np.uint32)))
+    return constants
 
 
 def _kernels(layout: GridLayout, interpolation: str) -> Kernels:
@@ -206,7 +204,7 @@ def _ranges(n: int, parts: int) -> list[tuple[int, int]]:
     """0 .. n in at most `parts` ranges of nearly equal length."""
     parts = max(1, min(parts, n))
     ends = [n * i // parts for i in range(parts + 1)]
-    return list(zip(ends, ends[1:], strict=False))
+    return list(itertools.pairwise(ends))
 
 
 def _copies(threads: int, levels: int) -> int:
@@ -218,16 +216,6 @@ def _copies(threads: int, levels: int) -> int:
     while levels * copies < 0.75 * threads * -(-levels * copies // threads):
         copies += 1
     return copies
-
-
-def _add_all(total: Any, others: Iterable[Any]) -> None:
-    for other in others:
-        total += other
-
-
-def _one_by_one(calls: Iterable[Task]) -> None:
-    for call in calls:
-        call()
 
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -290,6 +278,7 @@ def _run_in_pool(queue: deque[Task], helpers: int) -> None:
 
 
 def _drain(queue: deque[Task]) -> None:
+    """Run what is left of the tasks, while others may do the same."""
     while True:
         try:
             task = queue.popleft()

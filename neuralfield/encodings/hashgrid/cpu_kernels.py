@@ -5,10 +5,10 @@ A kernel takes one level and a range of points, in blocks of `BLOCK`. `locate` d
 then a scalar loop does nothing but read (or add to) rows of the table, so that many cache misses are in flight at once.
 Passing over all points with one level, then with the next, keeps one table at a time in the outer caches.
 
-Kernels are made per (dimensions D, features F, corners K) with these numbers as constants, and all arrays are flat, so
-that strides are known and inner loops unroll. A buffer holds a stream of `BLOCK` numbers per corner or axis; loops see
-streams as separate slices, or the compiler finds no vector code for them. Sums and products of uint32 are cast back
-explicitly, because numba widens them to 64 bits.
+Kernels are made per (dimensions D, features F, corners K) with these numbers as constants, so that inner loops unroll. Input
+and output arrays are flat, so that strides are constants too. Buffers have one row of `BLOCK` numbers per corner or axis,
+and loops take these rows as arrays of their own, or the compiler finds no vector code for them (it is 7 times slower then).
+Sums and products of uint32 are cast back explicitly, because numba widens them to 64 bits.
 
 Beyond IEEE arithmetic only contraction is allowed (a*b + c rounded once): NaN stays NaN. Kernels release the GIL and share
 nothing; threads are the business of :mod:`.cpu`.
@@ -40,14 +40,16 @@ _FAR = f32(2.0**31)
 
 @numba.njit(inline="always")
 @no_type_check
-def stream(buffer, index):
-    """The index-th row of a [*, BLOCK] buffer, as a slice of its own."""
-    return buffer[index * BLOCK : (index + 1) * BLOCK]
+def allocate(dim, corners):
+    """Buffers for :func:`locate`, which names them. Zero at first, so that rows beyond a short block are valid."""
+    low, high = np.zeros((dim, BLOCK), u32), np.zeros((dim, BLOCK), u32)
+    near, far, slope = np.zeros((dim, BLOCK), f32), np.zeros((dim, BLOCK), f32), np.zeros((dim, BLOCK), f32)
+    return low, high, near, far, slope, np.zeros((corners, BLOCK), u32), np.zeros((corners, BLOCK), f32)
 
 
 @numba.njit(inline="always")
 @no_type_check
-def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners):
+def locate(x, count, scale, entries, hashed, strides, smooth, buffers, dim, corners):
     r"""Rows and weights of all corners of `count` points, for one level.
 
     Written are `row` and `weight` [K, BLOCK]; `near`, `far` [D, BLOCK], the shares $\omega_0, \omega_1$ of the lower and
@@ -55,9 +57,10 @@ def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, f
     [D, BLOCK] are scratch: what the vertices add to the row (dense) or toggle in it (hashed), from `strides` per axis.
     Corner k takes the upper vertex along axis d where bit d of k is set; with K = 1 only corner 0 is found, of weight 1.
     """
+    low, high, near, far, slope, row, weight = buffers
     for d in range(dim):
-        stride, low_d, high_d = strides[d], stream(low, d), stream(high, d)
-        near_d, far_d, slope_d = stream(near, d), stream(far, d), stream(slope, d)
+        stride, low_d, high_d = strides[d], low[d], high[d]
+        near_d, far_d, slope_d = near[d], far[d], slope[d]
         for i in range(count):
             # In float64 the product is exact, so the sum is rounded like a fused multiply-add: see reference.positions.
             p = f32(f64(x[i * dim + d]) * scale + 0.5)
@@ -77,17 +80,18 @@ def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, f
             far_d[i] = h
             slope_d[i] = derivative
     # Corners by doubling: the corners of the first d axes become those of d + 1. Corner k + 2^d comes from corner k.
-    row[:BLOCK] = low[:BLOCK]
-    weight[:BLOCK] = near[:BLOCK] if corners > 1 else f32(1)
-    if corners > 1:
-        row[BLOCK : 2 * BLOCK] = high[:BLOCK]
-        weight[BLOCK : 2 * BLOCK] = far[:BLOCK]
+    for i in range(BLOCK):
+        row[0, i] = low[0, i]
+        weight[0, i] = near[0, i] if corners > 1 else f32(1)
+        if corners > 1:
+            row[1, i] = high[0, i]
+            weight[1, i] = far[0, i]
     for d in range(1, dim):
-        low_d, high_d, near_d, far_d = stream(low, d), stream(high, d), stream(near, d), stream(far, d)
+        low_d, high_d, near_d, far_d = low[d], high[d], near[d], far[d]
         for k in range(min(corners, 1 << d)):
-            row_k, weight_k = stream(row, k), stream(weight, k)
+            row_k, weight_k = row[k], weight[k]
             if corners > 1:
-                row_new, weight_new = stream(row, k + (1 << d)), stream(weight, k + (1 << d))
+                row_new, weight_new = row[k + (1 << d)], weight[k + (1 << d)]
                 for i in range(count):
                     row_new[i] = u32(row_k[i] ^ high_d[i]) if hashed else u32(row_k[i] + high_d[i])
                 for i in range(count):
@@ -96,20 +100,23 @@ def locate(x, count, scale, entries, hashed, strides, smooth, low, high, near, f
                     weight_k[i] = w * near_d[i]
             for i in range(count):
                 row_k[i] = u32(row_k[i] ^ low_d[i]) if hashed else u32(row_k[i] + low_d[i])
-    # Modulo the number of entries. The buffers were zero at first, so that what lies beyond `count` is harmless.
+    # Modulo the number of entries.
     size = u32(entries)
     if hashed:
-        for i in range(corners * BLOCK):
-            row[i] = u32(row[i] & u32(size - u32(1)))
+        for k in range(corners):
+            for i in range(BLOCK):
+                row[k, i] = u32(row[k, i] & u32(size - u32(1)))
     else:
         largest = u32(0)
-        for i in range(corners * BLOCK):
-            j = row[i]
-            largest = max(largest, j)
-            row[i] = min(j, u32(j - size))  # subtracts once where j >= size; inside the unit cube that is enough
+        for k in range(corners):
+            for i in range(BLOCK):
+                j = row[k, i]
+                largest = max(largest, j)
+                row[k, i] = min(j, u32(j - size))  # subtracts once where j >= size; inside the unit cube that is enough
         if largest >= u64(2) * u64(size):
-            for i in range(corners * BLOCK):
-                row[i] = row[i] % size
+            for k in range(corners):
+                for i in range(BLOCK):
+                    row[k, i] = row[k, i] % size
 
 
 @no_type_check
@@ -123,19 +130,18 @@ def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., Non
     """
 
     def forward(x, rows, out, base, width, scale, entries, hashed, strides, smooth, lo, hi):
-        low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
-        near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
-        weight = np.zeros(corners * BLOCK, f32)
+        buffers = allocate(dim, corners)
+        row, weight = buffers[5:]
         for first in range(lo, hi, BLOCK):
             count = min(BLOCK, hi - first)
             points = x[first * dim : (first + count) * dim]
-            locate(points, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners)
+            locate(points, count, scale, entries, hashed, strides, smooth, buffers, dim, corners)
             target = out[base + first * width :]
             for i in range(count):
                 for f in range(0, features - 1, 2):  # pairs: one load of 8 bytes serves both
                     a, b = f32(0), f32(0)
                     for k in range(corners):
-                        w, j = weight[k * BLOCK + i], u64(row[k * BLOCK + i]) * u64(features) + u64(f)
+                        w, j = weight[k, i], u64(row[k, i]) * u64(features) + u64(f)
                         a += w * rows[j]
                         b += w * rows[j + u64(1)]
                     target[i * width + f] = a
@@ -143,68 +149,67 @@ def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., Non
                 if features % 2:
                     a = f32(0)
                     for k in range(corners):
-                        j = u64(row[k * BLOCK + i]) * u64(features) + u64(features - 1)
-                        a += weight[k * BLOCK + i] * rows[j]
+                        j = u64(row[k, i]) * u64(features) + u64(features - 1)
+                        a += weight[k, i] * rows[j]
                     target[i * width + features - 1] = a
 
     def table_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi):
-        low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
-        near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
-        weight = np.zeros(corners * BLOCK, f32)
+        buffers = allocate(dim, corners)
+        row, weight = buffers[5:]
         for first in range(lo, hi, BLOCK):
             count = min(BLOCK, hi - first)
             points = x[first * dim : (first + count) * dim]
-            locate(points, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners)
+            locate(points, count, scale, entries, hashed, strides, smooth, buffers, dim, corners)
             source = grad[base + first * width :]
             for i in range(count):
                 for f in range(0, features - 1, 2):
                     a, b = source[i * width + f], source[i * width + f + 1]
                     for k in range(corners):
-                        w, j = weight[k * BLOCK + i], u64(row[k * BLOCK + i]) * u64(features) + u64(f)
+                        w, j = weight[k, i], u64(row[k, i]) * u64(features) + u64(f)
                         rows[j] += w * a
                         rows[j + u64(1)] += w * b
                 if features % 2:
                     a = source[i * width + features - 1]
                     for k in range(corners):
-                        j = u64(row[k * BLOCK + i]) * u64(features) + u64(features - 1)
-                        rows[j] += weight[k * BLOCK + i] * a
+                        j = u64(row[k, i]) * u64(features) + u64(features - 1)
+                        rows[j] += weight[k, i] * a
 
     def input_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi, out):
-        low, high, row = np.zeros(dim * BLOCK, u32), np.zeros(dim * BLOCK, u32), np.zeros(corners * BLOCK, u32)
-        near, far, slope = np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32), np.zeros(dim * BLOCK, f32)
-        weight, part = np.zeros(corners * BLOCK, f32), np.zeros(corners * BLOCK, f32)
+        buffers = allocate(dim, corners)
+        near, far, slope, row, weight = buffers[2:]
+        part = np.zeros((corners, BLOCK), f32)
         for first in range(lo, hi, BLOCK):
             count = min(BLOCK, hi - first)
             points = x[first * dim : (first + count) * dim]
-            locate(points, count, scale, entries, hashed, strides, smooth, low, high, near, far, slope, row, weight, dim, corners)
+            locate(points, count, scale, entries, hashed, strides, smooth, buffers, dim, corners)
             source = grad[base + first * width :]
             target = out[first * dim : (first + count) * dim]
             pulled = weight  # the weights are not needed: what is differentiated is their product along the axes
             for i in range(count):
                 for k in range(corners):
-                    j = u64(row[k * BLOCK + i]) * u64(features)
+                    j = u64(row[k, i]) * u64(features)
                     a = f32(0)
                     for f in range(features):
                         a += rows[j + u64(f)] * source[i * width + f]
-                    pulled[k * BLOCK + i] = a
+                    pulled[k, i] = a
             for d in range(dim):
                 # Differences along axis d, on the 2^(D-1) corners of the other axes ...
                 for k in range(corners // 2):
                     corner = (k & ((1 << d) - 1)) + ((k >> d) << (d + 1))
-                    part_k, lower, upper = stream(part, k), stream(pulled, corner), stream(pulled, corner + (1 << d))
+                    part_k, lower, upper = part[k], pulled[corner], pulled[corner + (1 << d)]
                     for i in range(count):
                         part_k[i] = upper[i] - lower[i]
                 # ... and interpolated along these, the last first.
                 for place in range(dim - 2, -1, -1):
                     axis = place + (1 if place >= d else 0)
-                    near_e, far_e = stream(near, axis), stream(far, axis)
+                    near_e, far_e = near[axis], far[axis]
                     for k in range(1 << place):
-                        part_k, other = stream(part, k), stream(part, k + (1 << place))
+                        part_k, other = part[k], part[k + (1 << place)]
                         for i in range(count):
                             part_k[i] = part_k[i] * near_e[i] + other[i] * far_e[i]
-                slope_d = stream(slope, d)
+                slope_d = slope[d]
                 for i in range(count):
-                    target[i * dim + d] += part[i] * slope_d[i]
+                    target[i * dim + d] += part[0, i] * slope_d[i]
 
     def transpose(source, target, n, levels, back, lo, hi):
         for first in range(lo, hi, TILE):
@@ -234,7 +239,8 @@ class Kernels(NamedTuple):
 def make(dim: int, features: int, corners: int) -> Kernels:
     """Kernels for D coordinates, F features, and K = 2^D corners (or 1: nearest)."""
     suffix = f"_d{dim}_f{features}_k{corners}"
-    return Kernels(*[_compiled(function, suffix) for function in _functions(dim, features, corners)], corners)
+    forward, table, points, transpose = (_compiled(f, suffix) for f in _functions(dim, features, corners))
+    return Kernels(forward, table, points, transpose, corners)
 
 
 def _compiled(function: Callable[..., None], suffix: str) -> Any:
@@ -252,7 +258,7 @@ def _compiled(function: Callable[..., None], suffix: str) -> Any:
 _ours: set[Any] = set()
 
 
-class _Announcer(event.Listener):
+class _Announcer(event.Listener):  # type: ignore[misc]
     """Says once per process that kernels are being compiled; nothing when they come from the disk."""
 
     announced = False

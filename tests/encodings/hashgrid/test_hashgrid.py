@@ -209,6 +209,7 @@ def test_resolution_or_growth_but_not_both() -> None:
     assert by_default.layout.levels[-1].resolution == 2048
 
 
+# Reveals a fault of the package: growth_factor divides by base_resolution before it is checked.
 @pytest.mark.parametrize(
     "options",
     [
