@@ -1,6 +1,6 @@
 """Write the sample pictures that are drawn rather than photographed, as 8-bit PNG files.
 
-    python data/make_samples.py folder
+python data/make_samples.py folder
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,10 +12,11 @@ from neuralfield.errors import ConfigError, nearest
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """``value`` as an int in ``[low, high]``; bools and fractions are refused."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:  # nan and inf leave nan
         raise ConfigError(f"{name} must be a whole number, got {value!r}")
-    if value < low or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+    high = 2**63 - 1 if high is None else high  # what torch and NumPy can hold
+    if value < low or value > high:
+        bounds = f"at least {low}" if high == 2**63 - 1 and value < low else f"between {low} and {high}"
         raise ConfigError(f"{name} must be {bounds}, got {value}")
     return int(value)
 
@@ -23,7 +25,8 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
     """``value`` as a finite float in ``[low, high]``, or in ``(low, high]`` with ``above``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value < low or value > high or (above and value == low):
+    finite = abs(value) <= sys.float_info.max  # an int can be larger than any float
+    if not finite or value < low or value > high or (above and value == low):
         lower = "" if low == -math.inf else f" {'above' if above else 'at least'} {low:g}"
         upper = "" if high == math.inf else f"{' and' if lower else ''} at most {high:g}"
         raise ConfigError(f"{name} must be a finite number{lower}{upper}, got {value}")

@@ -72,12 +72,12 @@ def check_region(region: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def to_8bit(values: Float[np.ndarray, "height width channels"], space: str) -> np.ndarray:
-    """uint8 sRGB: clamped, a linear image encoded first (alpha never), rounded to nearest."""
+    """uint8 sRGB: clamped, a linear image encoded first (alpha never), rounded to nearest; NaN is 0."""
     values = np.clip(values, 0, 1)
     if space == "linear":
         colours = 3 if values.shape[2] >= 3 else 1
         values = np.concatenate([linear_to_srgb(values[..., :colours]), values[..., colours:]], axis=-1)
-    return np.rint(values * 255).astype(np.uint8)
+    return np.rint(np.nan_to_num(values) * 255).astype(np.uint8)
 
 
 def write_image(path: str | Path, values: Float[np.ndarray, "height width channels"], space: str = "srgb") -> None:

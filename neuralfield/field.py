@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from neuralfield import encodings, networks
 from neuralfield.encodings import Encoding
 from neuralfield.errors import ConfigError, FieldFileError
-from neuralfield.files import atomic
+from neuralfield.files import write_tensors
 
 FORMAT = "neuralfield/1"
 """Version of the file format; a later, incompatible one gets another number."""
@@ -114,9 +113,7 @@ def save(field: Field, path: str | Path) -> None:
     Whole or not at all: an existing file is replaced only when the new one is complete.
     """
     header = {"format": FORMAT, **field.config, "signal": field.signal}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in field.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"neuralfield": json.dumps(header)})
+    write_tensors(path, field.state_dict(), {"neuralfield": json.dumps(header)})
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Field:

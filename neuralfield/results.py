@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from neuralfield.export import render, write_image
 from neuralfield.field import Field
 from neuralfield.files import write_text
 from neuralfield.fitting.loop import Outcome
-from neuralfield.fitting.progress import Silent
+from neuralfield.fitting.progress import LOG_SECONDS, Silent
 from neuralfield.lpips import LARGEST_AUTO_PIXELS, lpips_distance
 from neuralfield.metrics import ImageErrors, image_quality
 from neuralfield.signals.colour import convert, to_display
@@ -54,9 +55,7 @@ def write(
         fields.save(with_best, folder / BEST)
     _write_history(folder / HISTORY, state.history)
     height, width = signal.shape
-    if signal.n_pixels > 2**22:
-        tell.note(f"drawing {width} x {height} pixels ...")
-    fit = render(field, width, height)
+    fit = render(field, width, height, on_rows=_Drawing(height, tell))
     metrics = {
         **measure(signal, fit, lpips),
         "steps": state.step,
@@ -76,6 +75,19 @@ def write(
     write_image(folder / RECONSTRUCTION, fit if signal.out_dim <= 4 else fit[..., :3], signal.space)
     _write_pictures(signal, fit, metrics, state.history, folder)
     return metrics
+
+
+class _Drawing:
+    """Says how far the drawing of a large image has come, every few seconds."""
+
+    def __init__(self, height: int, tell: Silent) -> None:
+        self._height, self._tell = height, tell
+        self._next = time.monotonic() + LOG_SECONDS
+
+    def __call__(self, rows: int) -> None:
+        if time.monotonic() >= self._next:
+            self._tell.note(f"drawing the reconstruction: {100 * rows / self._height:.0f} %")
+            self._next = time.monotonic() + LOG_SECONDS
 
 
 def engine_of(field: Field) -> str:

@@ -14,7 +14,6 @@ import torch
 import neuralfield as nf
 from neuralfield.cli import main
 
-
 # The fits of the tests are tiny: a second thread costs more than it gives, much more on a busy machine.
 torch.set_num_threads(1)
 
@@ -51,9 +50,7 @@ class Ran:
 
 
 @pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Ran]:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Run `neuralfield ...` in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NEURALFIELD_DEBUG", raising=False)

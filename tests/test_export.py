@@ -75,7 +75,9 @@ def test_odd_scales_keep_the_centres(scale: int) -> None:
     """The middle one of scale x scale fine pixels lies where the coarse pixel lies."""
     field = wavy()
     fine = render(field, 6 * scale, 4 * scale)
-    np.testing.assert_allclose(fine[scale // 2 :: scale, scale // 2 :: scale], render(field, 6, 4), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        fine[scale // 2 :: scale, scale // 2 :: scale], render(field, 6, 4), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +109,12 @@ def test_mode_of_the_field_comes_back() -> None:
 @pytest.mark.parametrize(
     ("region", "message"),
     [
-        ((0.5, 0, 0.5, 1), "empty"), ((0.6, 0, 0.4, 1), "empty"), ((0, 1, 1, 0), "empty"),
-        ((0, 0, 1), "four numbers"), ((0, 0, 1.5, 1), "region"), ((-0.1, 0, 1, 1), "region"),
+        ((0.5, 0, 0.5, 1), "empty"),
+        ((0.6, 0, 0.4, 1), "empty"),
+        ((0, 1, 1, 0), "empty"),
+        ((0, 0, 1), "four numbers"),
+        ((0, 0, 1.5, 1), "region"),
+        ((-0.1, 0, 1, 1), "region"),
         ((float("nan"), 0, 1, 1), "region"),
     ],
     ids=str,
@@ -198,7 +204,11 @@ def test_exr_holds_light(tmp_path: Path, channels: int, space: str) -> None:
     write_image(tmp_path / "image.exr", image, space)
     back = read_image(tmp_path / "image.exr")
     colours, alpha = (image[..., :-1], image[..., -1:]) if channels in (2, 4) else (image, 1)
-    light = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4) if space == "srgb" else colours
+    light = (
+        np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+        if space == "srgb"
+        else colours
+    )
     assert back.linear and back.has_alpha == back.premultiplied == (channels in (2, 4))
     np.testing.assert_allclose(back.pixels[..., : colours.shape[2]], light * alpha, rtol=2e-5, atol=1e-7)
     if channels in (2, 4):
@@ -214,9 +224,13 @@ def test_npy_takes_any_number_of_channels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "channels", "message"),
     [
-        ("image.gif", 3, "cannot write image.gif: known formats are .png"), ("image", 3, "known formats"),
-        ("image.png", 5, "at most 4 channels, the image has 5; write .npy"), ("image.exr", 5, "at most 4"),
-        ("image.jpg", 4, "no transparency"), ("image.jpeg", 2, "no transparency"), ("image.bmp", 4, "no transparency"),
+        ("image.gif", 3, "cannot write image.gif: known formats are .png"),
+        ("image", 3, "known formats"),
+        ("image.png", 5, "at most 4 channels, the image has 5; write .npy"),
+        ("image.exr", 5, "at most 4"),
+        ("image.jpg", 4, "no transparency"),
+        ("image.jpeg", 2, "no transparency"),
+        ("image.bmp", 4, "no transparency"),
     ],
 )
 def test_what_a_format_cannot_hold(tmp_path: Path, name: str, channels: int, message: str) -> None:

@@ -33,7 +33,9 @@ def small(**signal: Any) -> nf.Field:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_saved_and_loaded(case: Case, tmp_path: Path) -> None:
     encoding = case.build()
-    original = nf.Field(encoding, MLP(encoding.out_dim, 2, width=8, skip=1, activation="sine"), {"width": 7, "a": [None]})
+    original = nf.Field(
+        encoding, MLP(encoding.out_dim, 2, width=8, skip=1, activation="sine"), {"width": 7, "a": [None]}
+    )
     nf.save(original, tmp_path / "field.safetensors")
     loaded = nf.load(tmp_path / "field.safetensors")
     x = torch.rand(20, encoding.in_dim)
@@ -89,7 +91,6 @@ def file_size_limit(n_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# Reveals a fault of the package: safetensors raises its own error for a full disk, not an OSError.
 def test_a_disk_that_fills_up_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "field.safetensors"
     nf.save(small(), path)
@@ -110,7 +111,7 @@ def test_a_writer_that_fails_keeps_the_old_file(tmp_path: Path, monkeypatch: pyt
         Path(where).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(field, "save_file", fail)
+    monkeypatch.setattr("neuralfield.files.save_file", fail)
     with pytest.raises(OutputError, match="disk full"):
         nf.save(small(), path)
     assert path.read_bytes() == before
@@ -142,29 +143,28 @@ def grid_header(**options: Any) -> dict:
 
 
 # What replaces entries of the header of a valid file (None removes one).
+WORDS = (True, 3, "abc", [1, 2], {"a": 1})
 HEADERS: dict[str, dict[str, Any]] = {
+    "later format": {"format": "neuralfield/2"},
+    **{f"no {key}": {key: None} for key in ("encoding", "network", "format")},
+    **{f"{key} is {word}": {key: word} for key in ("encoding", "network", "format") for word in WORDS},
+    **{f"signal is {word}": {"signal": word} for word in WORDS[:4]},
+    **{f"name is {word}": {"encoding": {"name": word, "in_dim": 2}} for word in WORDS},
+    **{f"base resolution {n!r}": grid_header(base_resolution=n) for n in (0, -1, "16", [], 1e999)},
     "unknown encoding": {"encoding": {"name": "os.system", "in_dim": 2}},
     "unknown network": {"network": {"name": "eval", "in_dim": 8, "out_dim": 3}},
-    "unknown option": {"encoding": {"name": "fourier", "in_dim": 2, "sigm": 1}},
-    "no encoding": {"encoding": None}, "no network": {"network": None}, "no format": {"format": None},
-    "later format": {"format": "neuralfield/2"}, "format is a number": {"format": 1}, "format is a list": {"format": [1]},
-    "encoding without a name": {"encoding": {"in_dim": 2}}, "encoding is a word": {"encoding": "fourier"},
-    "encoding is a list": {"encoding": [1, 2]}, "name is a list": {"encoding": {"name": ["fourier"], "in_dim": 2}},
-    "name is a dictionary": {"encoding": {"name": {}, "in_dim": 2}}, "name is a number": {"encoding": {"name": 3}},
-    "network is true": {"network": True}, "other features": {"network": {"name": "mlp", "in_dim": 9, "out_dim": 3}},
-    "signal is a number": {"signal": 3}, "signal is a list": {"signal": [1, 2]}, "signal is a word": {"signal": "abc"},
+    "encoding without a name": {"encoding": {"in_dim": 2}},
+    "other features": {"network": {"name": "mlp", "in_dim": 9, "out_dim": 3}},
     "a billion features": {"encoding": {"name": "fourier", "in_dim": 2, "n_features": 10**9}},
     "half a gigabyte of noise": {"encoding": {"name": "fourier", "in_dim": 64, "n_features": 2**20}},
     "a huge table": grid_header(log2_hashmap_size=30, max_resolution=2**20),
-    "a table of terabytes": grid_header(in_dim=7, log2_hashmap_size=30, n_levels=64, n_features_per_level=64,
-                                        per_level_scale=1.2),
-    "base resolution 0": grid_header(base_resolution=0), "base resolution -1": grid_header(base_resolution=-1),
-    "base resolution is a word": grid_header(base_resolution="16"), "infinite resolution": grid_header(max_resolution=1e999),
-    "not a number of levels": grid_header(n_levels=float("nan")), "infinitely many levels": grid_header(n_levels=1e999),
+    "tables of terabytes": grid_header(
+        log2_hashmap_size=30, n_levels=64, n_features_per_level=64, max_resolution=2**22
+    ),
+    **{f"resolution {n}": grid_header(max_resolution=n) for n in (1e999, -1e999, float("nan"), 0, "")},
+    **{f"{n} levels": grid_header(n_levels=n) for n in (1e999, float("nan"), 0, None)},
     "a wide network": {"network": {"name": "mlp", "in_dim": 8, "out_dim": 3, "width": 65536, "depth": 200}},
     "2^63 outputs": {"network": {"name": "mlp", "in_dim": 8, "out_dim": 2**63}},
-    "10^40 outputs": {"network": {"name": "mlp", "in_dim": 8, "out_dim": 10**40}},
-    "width is a word": {"network": {"name": "mlp", "in_dim": 8, "out_dim": 3, "width": "wide"}},
     "skip is a dictionary": {"network": {"name": "mlp", "in_dim": 8, "out_dim": 3, "skip": {"a": 1}}},
     "sigma is a dictionary": {"encoding": {"name": "fourier", "in_dim": 2, "n_features": 4, "sigma": {"a": 1}}},
     "seed beyond 64 bits": {"encoding": {"name": "fourier", "in_dim": 2, "n_features": 4, "seed": 2**70}},
@@ -173,7 +173,6 @@ HEADERS: dict[str, dict[str, Any]] = {
     "300 boxes in each other": {"encoding": nested(300)},
     "another encoding's tensors": {"encoding": {"name": "positional", "in_dim": 2, "n_frequencies": 2}},
 }
-
 
 TENSORS: dict[str, Callable[[dict], object]] = {
     "a tensor is missing": lambda t: t.pop("network.layers.1.weight"),
@@ -208,13 +207,11 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_file(tensors, new("another program's safetensors"), metadata={"format": "pt"})
     save_file(tensors, new("no metadata"))
     start = int.from_bytes(content[:8], "little") + 8
-    for length in sorted({*range(0, start, 61), *range(0, 12), start, start + 1, *range(start, len(content), 97),
-                          len(content) - 1}):
+    for length in {*range(12), *range(0, start, 61), start + 1, *range(start, len(content), 97), len(content) - 1}:
         new(f"cut to {length} bytes").write_bytes(content[:length])
     new("with bytes after the end").write_bytes(content + b"\0" * 8)
-    rng = np.random.default_rng(0)
     for length in (1, 8, 9, 100, 5000):
-        new(f"{length} random bytes").write_bytes(rng.bytes(length))
+        new(f"{length} random bytes").write_bytes(np.random.default_rng(length).bytes(length))
     for length in (2**63, 2**64 - 1, 2**40, 100_000_001):
         new(f"a header of {length} bytes").write_bytes(length.to_bytes(8, "little") + content[8:])
     claim = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
@@ -223,11 +220,9 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.save({"trap": Trap(folder / "trace")}, new("torch.save"))
     new("text").write_text("a field of wheat\n" * 50)
     new("a folder").mkdir()
-    new("nothing")
-    return made
+    return made | {"nothing": folder / "nothing"}
 
 
-# Reveals a fault of the package: ZeroDivisionError (base resolution 0), 1.3 GB for a header of Fourier features.
 def test_no_bad_file_is_loaded(bad_files: dict[str, Path]) -> None:
     wrong = []
     for what, path in bad_files.items():
@@ -270,8 +265,9 @@ for what, path in json.load(sys.stdin).items():
 def test_no_bad_file_is_loaded_without_type_checks(bad_files: dict[str, Path]) -> None:
     """The same in a process of its own, where nothing but the package stands between the file and torch."""
     paths = json.dumps({what: str(path) for what, path in bad_files.items()})
-    done = subprocess.run([sys.executable, "-c", _LOAD_ALL], input=paths, capture_output=True, text=True, timeout=120,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD_ALL], input=paths, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == []
 

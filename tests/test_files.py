@@ -115,8 +115,12 @@ def test_a_block_that_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.EACCES, "no permission to write"), (errno.EPERM, "no permission"), (errno.EROFS, "no permission"),
-        (errno.ENOSPC, "disk full"), (errno.ENOTDIR, "is a file, not a folder"), (errno.EIO, "cannot write out"),
+        (errno.EACCES, "no permission to write"),
+        (errno.EPERM, "no permission"),
+        (errno.EROFS, "no permission"),
+        (errno.ENOSPC, "disk full"),
+        (errno.ENOTDIR, "is a file, not a folder"),
+        (errno.EIO, "cannot write out"),
     ],
 )
 def test_causes_in_words(code: int, words: str) -> None:
@@ -150,7 +154,9 @@ def test_json_is_valid_whatever_the_numbers(tmp_path: Path) -> None:
 
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=refuse) == {
-        "psnr": None, "loss": [None, None, 1.5], "3": {"t": [1, None, True, "ä"]}
+        "psnr": None,
+        "loss": [None, None, 1.5],
+        "3": {"t": [1, None, True, "ä"]},
     }
     assert text.endswith("}\n") and text.startswith('{\n  "psnr"')
     assert math.isinf(value["psnr"])  # the caller's numbers are left alone

@@ -23,9 +23,7 @@ def _setup() -> configparser.ConfigParser:
 
 def test_every_package_is_listed() -> None:
     listed = set(_setup()["options"]["packages"].split())
-    folders = {
-        ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "neuralfield").rglob("__init__.py")
-    }
+    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "neuralfield").rglob("__init__.py")}
     assert listed == folders | {"neuralfield.configs"}
 
 

@@ -59,7 +59,11 @@ def test_options_are_those_of_the_signature(instruments: Registry) -> None:
     [
         ("violn", {}, "unknown instrument 'violn' .known: violin, drum.; did you mean 'violin'"),
         ("xyz", {}, r"known: violin, drum\)$"),
-        ("violin", {"strings": 4, "tunning": 1}, "no option 'tunning' .known: strings, tuning, bow.; did you mean 'tuning'"),
+        (
+            "violin",
+            {"strings": 4, "tunning": 1},
+            "no option 'tunning' .known: strings, tuning, bow.; did you mean 'tuning'",
+        ),
         ("violin", {"tuning": 432.0}, "'violin' needs the option strings"),
     ],
 )
@@ -169,10 +173,9 @@ print("refused", refused, "of", tried)
 """
 
 
-# Reveals a fault of the package: OverflowError, TypeError and ZeroDivisionError reach the caller (base_resolution, amplitudes,
-# seed, infinite whole numbers).
+# amplitudes, seed, infinite whole numbers).
 def test_wrong_types_as_configuration_files_give_them(unchecked: Callable[[str], str]) -> None:
-    """Every option of every class, given words, lists, booleans and absurd numbers: accepted, or one line that says why."""
+    """Every option of every class, given words, lists and absurd numbers: accepted, or one line that says why."""
     *wrong, summary = unchecked(_WRONG_TYPES).splitlines()
     assert wrong == []
     refused, tried = (int(word) for word in summary.split() if word.isdigit())

@@ -52,6 +52,9 @@ class Bounded(Encoding):
         inner = {"name": registry.name_of(self.encoding), **self.encoding.config}
         return {**super().config, "encoding": inner}
 
+    def extra_repr(self) -> str:
+        return f"low={self.low.tolist()}, high={self.high.tolist()}, out_dim={self.out_dim}"
+
     def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
         return self.encoding((x - self.low) / (self.high - self.low))
 

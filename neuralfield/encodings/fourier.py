@@ -57,25 +57,25 @@ class Fourier(Encoding):
         super().__init__(in_dim)
         self.n_features = integer("n_features", n_features, 1, 2**20)
         self.sigma = _per_axis(sigma, self.in_dim)
-        # float64 noise times sigma, then rounded: the same draw for every sigma, so a sweep varies sigma alone.
-        noise = torch.randn(
-            self.in_dim,
-            self.n_features,
-            generator=torch.Generator("cpu").manual_seed(integer("seed", seed, 0)),
-            dtype=torch.float64,
-            device="cpu",
-        )
-        frequencies = noise * torch.tensor(self.sigma, dtype=torch.float64, device="cpu")[:, None]
+        seed = integer("seed", seed, 0)
         scale = _amplitudes(amplitudes, self.n_features)
         decay = number("decay", decay, 0)
-        if decay:
-            scale = scale * frequencies.norm(dim=0).clamp_min(1.0) ** -decay
-        if flag("normalize", normalize):
-            scale = scale / scale.norm()
-        # A plain encoding (all amplitudes one) skips the multiplication.
+        normalize, trainable = flag("normalize", normalize), flag("trainable", trainable)
+        if torch.get_default_device().type == "meta":  # a field that is being loaded: its numbers come from the file
+            frequencies = torch.empty(self.in_dim, self.n_features)
+            scale = torch.empty(self.n_features)
+        else:
+            # float64 noise times sigma, then rounded: the same draw for every sigma, so a sweep varies sigma alone.
+            generator = torch.Generator("cpu").manual_seed(seed)
+            shape = (self.in_dim, self.n_features)
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+            frequencies = noise * torch.tensor(self.sigma, dtype=torch.float64, device="cpu")[:, None]
+            if decay:
+                scale = scale * frequencies.norm(dim=0).clamp_min(1.0) ** -decay
+            if normalize:
+                scale = scale / scale.norm()
         self.register_buffer("amplitudes", scale.float())
-        self._weighted = bool((scale != 1).any())
-        if flag("trainable", trainable):
+        if trainable:
             self.frequencies = nn.Parameter(frequencies.float())
         else:
             self.register_buffer("frequencies", frequencies.float())
@@ -87,7 +87,7 @@ class Fourier(Encoding):
     def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
         phase = x @ (2 * math.pi * self.frequencies)
         features = torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
-        return features * torch.cat([self.amplitudes, self.amplitudes]) if self._weighted else features
+        return features * torch.cat([self.amplitudes, self.amplitudes])
 
 
 def _per_axis(sigma: float | Sequence[float], in_dim: int) -> list[float]:
@@ -100,6 +100,8 @@ def _per_axis(sigma: float | Sequence[float], in_dim: int) -> list[float]:
 def _amplitudes(amplitudes: Sequence[float] | None, count: int) -> Tensor:
     if amplitudes is None:
         return torch.ones(count, dtype=torch.float64, device="cpu")
+    if not isinstance(amplitudes, Sequence) or isinstance(amplitudes, str):
+        raise ConfigError(f"amplitudes must be a list of {count} numbers, got {amplitudes!r}")
     values = [number("amplitudes", value, 0) for value in amplitudes]
     if len(values) != count:
         raise ConfigError(f"amplitudes needs {count} numbers, one per frequency (n_features); got {len(values)}")

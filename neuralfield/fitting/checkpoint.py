@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from neuralfield.errors import FieldFileError
-from neuralfield.files import atomic, remove_leftovers
+from neuralfield.files import remove_leftovers, write_tensors
 
 FOLDER = "checkpoint"
 _FILE = "latest.safetensors"
@@ -38,8 +37,7 @@ class State:
 def save(folder: Path, state: State, tensors: Mapping[str, Tensor], identity: Mapping[str, Any]) -> None:
     """Replace the folder's checkpoint; `identity` is the configuration that may continue it."""
     metadata = {"state": json.dumps(asdict(state)), "identity": json.dumps(identity)}
-    with atomic(folder / FOLDER / _FILE) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
+    write_tensors(folder / FOLDER / _FILE, tensors, metadata)
 
 
 def exists(folder: Path) -> bool:

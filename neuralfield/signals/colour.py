@@ -126,8 +126,10 @@ def to_display(values: np.ndarray | torch.Tensor, space: str) -> UInt8[np.ndarra
 def _check_float(values: np.ndarray | torch.Tensor) -> None:
     is_float = values.is_floating_point() if isinstance(values, torch.Tensor) else values.dtype.kind == "f"
     if not is_float:
-        raise SignalError(f"colours must be floats with 1 as white, got {values.dtype}; divide by the maximum of the "
-                          "type first, for example by 255")
+        raise SignalError(
+            f"colours must be floats with 1 as white, got {values.dtype}; divide by the maximum of the "
+            "type first, for example by 255"
+        )
 
 
 def _magnitude(values: Array) -> Array:

@@ -117,8 +117,10 @@ def make_split(holdout: str, height: int, width: int, seed: int) -> Split:
     if holdout == "every_other":
         n_train, n_heldout = ((height + 1) // 2) * ((width + 1) // 2), (height // 2) * (width // 2)
         if not n_heldout:
-            raise ConfigError(f"signal.holdout=every_other leaves no pixel of a {width} x {height} image to measure "
-                              "on; it needs 2 x 2, or use signal.holdout=none")
+            raise ConfigError(
+                f"signal.holdout=every_other leaves no pixel of a {width} x {height} image to measure "
+                "on; it needs 2 x 2, or use signal.holdout=none"
+            )
         return EveryOther(n_train, n_heldout, width)
     if name != "random" or not argument:
         hint = nearest(name, ["none", "every_other", "random"])
@@ -132,8 +134,9 @@ def _fraction(argument: str, holdout: str) -> float:
     except ValueError:
         fraction = float("nan")
     if not 0.0 < fraction < 1.0:
-        raise ConfigError(f"signal.holdout=random:F needs a fraction F between 0 and 1, such as random:0.25, got "
-                          f"{holdout!r}")
+        raise ConfigError(
+            f"signal.holdout=random:F needs a fraction F between 0 and 1, such as random:0.25, got {holdout!r}"
+        )
     return fraction
 
 
@@ -141,11 +144,15 @@ def _random(fraction: float, count: int, holdout: str, seed: int) -> RandomSplit
     n_heldout = round(fraction * count)
     if not 0 < n_heldout < count:
         left = "to train on" if n_heldout else "to measure on"
-        raise ConfigError(f"signal.holdout={holdout} leaves none of the {count} pixels {left}; choose another "
-                          "fraction, for example random:0.25")
+        raise ConfigError(
+            f"signal.holdout={holdout} leaves none of the {count} pixels {left}; choose another "
+            "fraction, for example random:0.25"
+        )
     if count >= _MOST_RANDOM:
-        raise ConfigError(f"signal.holdout={holdout} works up to {_MOST_RANDOM:.0e} pixels and this image has "
-                          f"{count}; use every_other, which needs no memory")
+        raise ConfigError(
+            f"signal.holdout={holdout} works up to {_MOST_RANDOM:.0e} pixels and this image has "
+            f"{count}; use every_other, which needs no memory"
+        )
     few_are_heldout = n_heldout <= count - n_heldout
     few = _choose(count, n_heldout if few_are_heldout else count - n_heldout, seed)
     return RandomSplit(count - n_heldout, n_heldout, torch.from_numpy(few), few_are_heldout)
@@ -164,6 +171,6 @@ def _choose(count: int, wanted: int, seed: int) -> np.ndarray:
         size = min(_BLOCK, count - start)
         missing, rest = wanted - done, count - start
         share = int(generator.hypergeometric(missing, rest - missing, size)) if rest > size else missing
-        few[done:done + share] = np.sort(generator.choice(size, share, replace=False, shuffle=False)) + start
+        few[done : done + share] = np.sort(generator.choice(size, share, replace=False, shuffle=False)) + start
         done += share
     return few

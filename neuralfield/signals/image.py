@@ -46,9 +46,21 @@ class ImageSignal:
 
     in_dim = 2
 
-    def __init__(self, raw: RawImage, *, name: str, source: str, crop: Option = None, resize: Option = None,
-                 alpha: str = "composite", background: Option = 1.0, space: str = "stored", holdout: str = "none",
-                 normalize: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        raw: RawImage,
+        *,
+        name: str,
+        source: str,
+        crop: Option = None,
+        resize: Option = None,
+        alpha: str = "composite",
+        background: Option = 1.0,
+        space: str = "stored",
+        holdout: str = "none",
+        normalize: bool = False,
+        seed: int = 0,
+    ) -> None:
         """Prepare the pixels of ``raw``; :func:`load_image` says what the options mean."""
         checks.flag("signal.normalize", normalize)
         checks.choice("signal.alpha", alpha, _ALPHA)
@@ -56,16 +68,27 @@ class ImageSignal:
         self.name, self.source, self.source_dtype = name, source, str(raw.pixels.dtype)
         stored_space = "linear" if raw.linear else "srgb"
         self.space = stored_space if space == "stored" else space
-        self._options = {"crop": _plain(crop), "resize": _plain(resize), "alpha": alpha if raw.has_alpha else "none",
-                         "holdout": holdout}
+        self._options = {
+            "crop": _plain(crop),
+            "resize": _plain(resize),
+            "alpha": alpha if raw.has_alpha else "none",
+            "holdout": holdout,
+        }
         pixels = raw.pixels
         box = crop_box(crop, *pixels.shape[:2])
         if box is not None:
             x, y, w, h = box
-            pixels = pixels[y:y + h, x:x + w]
+            pixels = pixels[y : y + h, x : x + w]
         n_colours = pixels.shape[2] - (1 if raw.has_alpha else 0)
-        decoding = Decoding(pixels.shape[2], raw.has_alpha, raw.premultiplied, alpha,
-                            colour.background_of(background, n_colours), stored_space, self.space)
+        decoding = Decoding(
+            pixels.shape[2],
+            raw.has_alpha,
+            raw.premultiplied,
+            alpha,
+            colour.background_of(background, n_colours),
+            stored_space,
+            self.space,
+        )
         self._fits_alpha = raw.has_alpha and alpha == "fit"
         self._stored, self._decode = StoredPixels(pixels), decoding
         self.out_dim = decoding.channels
@@ -78,8 +101,15 @@ class ImageSignal:
         self.split = make_split(holdout, self.height, self.width, seed)
 
     @classmethod
-    def from_array(cls, array: np.ndarray | Tensor, *, name: str = "array", linear: bool = False,
-                   premultiplied: bool = False, **options: Any) -> ImageSignal:
+    def from_array(
+        cls,
+        array: np.ndarray | Tensor,
+        *,
+        name: str = "array",
+        linear: bool = False,
+        premultiplied: bool = False,
+        **options: Any,
+    ) -> ImageSignal:
         """A signal from pixels ``[height, width]`` or ``[height, width, channels]``.
 
         Args:
@@ -155,9 +185,19 @@ class ImageSignal:
 
     def describe(self) -> dict[str, Any]:
         """What this signal is, as plain values for a report or a JSON file."""
-        return {"name": self.name, "source": self.source, "width": self.width, "height": self.height,
-                "channels": self.out_dim, "space": self.space, "dtype": self.source_dtype, **self._options,
-                "normalized_by": self._decode.divisor, "n_train": self.split.n_train, "n_heldout": self.split.n_heldout}
+        return {
+            "name": self.name,
+            "source": self.source,
+            "width": self.width,
+            "height": self.height,
+            "channels": self.out_dim,
+            "space": self.space,
+            "dtype": self.source_dtype,
+            **self._options,
+            "normalized_by": self._decode.divisor,
+            "n_train": self.split.n_train,
+            "n_heldout": self.split.n_heldout,
+        }
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the pixels, their shape and how they are decoded: equal for equal values to fit.
@@ -170,13 +210,15 @@ class ImageSignal:
             digest = hashlib.sha256(repr((array.shape, array.dtype.name, recipe)).encode())
             step = self._stored.rows_per_block
             for start in range(0, self.height, step):
-                digest.update(np.ascontiguousarray(array[start:start + step]).data)
+                digest.update(np.ascontiguousarray(array[start : start + step]).data)
             self._hash = digest.hexdigest()
         return self._hash
 
     def __repr__(self) -> str:
-        return (f"ImageSignal({self.name!r}, {self.width} x {self.height} x {self.out_dim}, {self.space}, "
-                f"{self.source_dtype}, holdout={self._options['holdout']})")
+        return (
+            f"ImageSignal({self.name!r}, {self.width} x {self.height} x {self.out_dim}, {self.space}, "
+            f"{self.source_dtype}, holdout={self._options['holdout']})"
+        )
 
     def _light(self, start: int, stop: int) -> Float[np.ndarray, "rows width channels"]:
         """The rows ``start <= row < stop`` in linear light; opacity, where it is fitted, stays as it is."""
@@ -195,20 +237,26 @@ class ImageSignal:
         if target is None or target == self.shape:
             return
         light: Rows = self._light
-        pixels = resized(light, (*self.shape, self.out_dim), target, self.space, self._fits_alpha,
-                         self._stored.rows_per_block)
+        pixels = resized(
+            light, (*self.shape, self.out_dim), target, self.space, self._fits_alpha, self._stored.rows_per_block
+        )
         self._stored, self._decode = StoredPixels(pixels), Decoding(self.out_dim)
         self.height, self.width = target
 
     def _normalize(self) -> None:
         top = self._range(colours_only=True)[1]
         if not top > 0:
-            raise SignalError(f"{self.source} cannot be normalized: its largest value is {top:g}; use "
-                              "signal.normalize=false")
+            raise SignalError(
+                f"{self.source} cannot be normalized: its largest value is {top:g}; use signal.normalize=false"
+            )
         # A resized image has no stored opacity any more as far as decoding goes; its last channel must stay as it is.
         keep_alpha = self._fits_alpha and not self._decode.has_alpha
-        self._decode = replace(self._decode, divisor=top, has_alpha=self._decode.has_alpha or keep_alpha,
-                               alpha="fit" if keep_alpha else self._decode.alpha)
+        self._decode = replace(
+            self._decode,
+            divisor=top,
+            has_alpha=self._decode.has_alpha or keep_alpha,
+            alpha="fit" if keep_alpha else self._decode.alpha,
+        )
         self._extremes = None
 
     def _range(self, colours_only: bool = False) -> tuple[float, float]:
@@ -225,10 +273,20 @@ class ImageSignal:
         return self._extremes
 
 
-def load_image(path: str | Path | None = None, name: str = "astronaut", *, frame: int | None = None,
-               crop: Option = None, resize: Option = None,
-               alpha: str = "composite", background: Option = 1.0, space: str = "stored",
-               holdout: str = "none", normalize: bool = False, seed: int = 0) -> ImageSignal:
+def load_image(
+    path: str | Path | None = None,
+    name: str = "astronaut",
+    *,
+    frame: int | None = None,
+    crop: Option = None,
+    resize: Option = None,
+    alpha: str = "composite",
+    background: Option = 1.0,
+    space: str = "stored",
+    holdout: str = "none",
+    normalize: bool = False,
+    seed: int = 0,
+) -> ImageSignal:
     """Load an image file, or one of the samples, as a signal.
 
     Args:
@@ -258,8 +316,19 @@ def load_image(path: str | Path | None = None, name: str = "astronaut", *, frame
             raise SignalError(f"the sample {name} has no picture {frame}: only signal.frame=0 exists")
     else:
         raw, source, shown = read_image(path, frame), str(path), Path(path).stem
-    return ImageSignal(raw, name=shown, source=source, crop=crop, resize=resize, alpha=alpha, background=background,
-                       space=space, holdout=holdout, normalize=normalize, seed=seed)
+    return ImageSignal(
+        raw,
+        name=shown,
+        source=source,
+        crop=crop,
+        resize=resize,
+        alpha=alpha,
+        background=background,
+        space=space,
+        holdout=holdout,
+        normalize=normalize,
+        seed=seed,
+    )
 
 
 def _plain(value: Any) -> Any:

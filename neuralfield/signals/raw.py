@@ -54,13 +54,18 @@ def storable(array: np.ndarray, where: str) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3:
-        raise SignalError(f"{where} has the shape {list(array.shape)}; an image is [height, width] or "
-                          "[height, width, channels]: select one slice first")
+        raise SignalError(
+            f"{where} has the shape {list(array.shape)}; an image is [height, width] or "
+            "[height, width, channels]: select one slice first"
+        )
     if 0 in array.shape:
         raise SignalError(f"{where} is empty: its shape is {list(array.shape)}; give an image of at least 2 x 2 pixels")
     if array.shape[2] > 4:
-        hint = ("; the channels seem to come first: move them last with np.moveaxis(a, 0, -1)" if array.shape[0] <= 4
-                else "; select 1 to 4 of them, for example a[:, :, :3]")
+        hint = (
+            "; the channels seem to come first: move them last with np.moveaxis(a, 0, -1)"
+            if array.shape[0] <= 4
+            else "; select 1 to 4 of them, for example a[:, :, :3]"
+        )
         raise SignalError(f"{where} has {array.shape[2]} channels, at most 4 are supported{hint}")
     kind = array.dtype.kind
     if kind == "b":
@@ -69,8 +74,10 @@ def storable(array: np.ndarray, where: str) -> np.ndarray:
         return _native(array, np.dtype(np.float32), where)
     if kind == "u" and array.dtype.itemsize <= 4:
         return _native(array, array.dtype.newbyteorder("="), where)
-    raise SignalError(f"{where} holds {array.dtype} values, which have no fixed range as an image; convert them to "
-                      "uint8 (0 to 255), uint16, uint32 or to float32 (0 to 1) first")
+    raise SignalError(
+        f"{where} holds {array.dtype} values, which have no fixed range as an image; convert them to "
+        "uint8 (0 to 255), uint16, uint32 or to float32 (0 to 1) first"
+    )
 
 
 def _native(array: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
@@ -110,8 +117,9 @@ def choose_frame(where: str, count: int, frame: int | None, what: str = "picture
 def check_size(where: str, height: int, width: int, bytes_per_pixel: int) -> None:
     """Refuse a picture that is empty, or whose header claims more than this machine can hold, before allocating."""
     if height < 1 or width < 1:
-        raise SignalError(f"{where} is empty: its header says {width} x {height} pixels; give an image of "
-                          "at least 2 x 2")
+        raise SignalError(
+            f"{where} is empty: its header says {width} x {height} pixels; give an image of at least 2 x 2"
+        )
     check_memory(height * width * bytes_per_pixel, f"{where} ({width} x {height} pixels)")
 
 
@@ -119,9 +127,11 @@ def check_memory(needed: int, where: str) -> None:
     """Raise a :class:`SignalError` when ``needed`` bytes are more than what is available."""
     available = available_memory()
     if available is not None and needed > available:
-        raise SignalError(f"{where} needs {_bytes(needed)} of memory and {_bytes(available)} are available; cut or "
-                          "scale it with an image tool first, or store it as an uncompressed TIFF or .npy, which stay "
-                          "on disk")
+        raise SignalError(
+            f"{where} needs {_bytes(needed)} of memory and {_bytes(available)} are available; cut or "
+            "scale it with an image tool first, or store it as an uncompressed TIFF or .npy, which stay "
+            "on disk"
+        )
 
 
 def available_memory() -> int | None:

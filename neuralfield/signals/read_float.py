@@ -26,8 +26,9 @@ def read_exr(path: Path, frame: int | None = None) -> RawImage:
     """
     openexr = require("OpenEXR", "OpenEXR", f"reading {path} (EXR)")
     if not hasattr(openexr, "File"):
-        raise MissingDependency(f"reading {path} (EXR) needs OpenEXR 3.3 or newer; install it with: pip install "
-                                "'OpenEXR>=3.3'")
+        raise MissingDependency(
+            f"reading {path} (EXR) needs OpenEXR 3.3 or newer; install it with: pip install 'OpenEXR>=3.3'"
+        )
     parts = [part.header for part in openexr.File(str(path), separate_channels=True, header_only=True).parts]
     if not parts:
         raise SignalError(f"{path} is an EXR without a picture; copy or download it again")
@@ -40,8 +41,10 @@ def read_exr(path: Path, frame: int | None = None) -> RawImage:
         raise SignalError(f"{path} holds deep data (many samples for each pixel); flatten it to RGBA first")
     if names is None:
         there = ", ".join(sorted(channel.name for channel in header["channels"])) or "none"
-        raise SignalError(f"{path} has neither R, G, B nor Y channels of full resolution; its channels are: {there}. "
-                          "Write the wanted ones as R, G, B or Y")
+        raise SignalError(
+            f"{path} has neither R, G, B nor Y channels of full resolution; its channels are: {there}. "
+            "Write the wanted ones as R, G, B or Y"
+        )
     low, high = (np.asarray(corner, np.int64) for corner in header["dataWindow"])
     width, height = (int(k) for k in high - low + 1)
     everything = sum(len(part["channels"]) for part in parts)
@@ -77,17 +80,22 @@ def read_hdr(path: Path, frame: int | None = None) -> RawImage:
         if b"32-bit_rle_xyze" in head[: size.start() if size else None]:
             raise SignalError(f"{path} is a Radiance picture in the colour space XYZ; convert it with ra_xyze -r")
         if size is None:
-            raise SignalError(f"{path} is a Radiance picture without a size line, or cut short; copy or download it "
-                              "again")
+            raise SignalError(
+                f"{path} is a Radiance picture without a size line, or cut short; copy or download it again"
+            )
         if size.group(1) != b"-Y" or size.group(3) != b"+X":
-            raise SignalError(f"{path} stores its rows in the order {size.group(0).decode().strip()}; only -Y .. +X .. "
-                              "(top to bottom, left to right) is read: turn it with pflip")
+            raise SignalError(
+                f"{path} stores its rows in the order {size.group(0).decode().strip()}; only -Y .. +X .. "
+                "(top to bottom, left to right) is read: turn it with pflip"
+            )
         height, width = int(size.group(2)), int(size.group(4))
         check_size(str(path), height, width, 12)
         codecs = require("imagecodecs", "imagecodecs", f"reading {path} (Radiance HDR)")
         if not getattr(codecs.RGBE, "available", True):
-            raise MissingDependency(f"reading {path} (Radiance HDR) needs imagecodecs with RGBE; install the wheel "
-                                    "with: pip install imagecodecs")
+            raise MissingDependency(
+                f"reading {path} (Radiance HDR) needs imagecodecs with RGBE; install the wheel "
+                "with: pip install imagecodecs"
+            )
         pixels = np.asarray(codecs.rgbe_decode(bytes(data)), np.float32)
     return RawImage(pixels.reshape(height, width, 3), False, linear=True, format="HDR")
 
@@ -103,8 +111,10 @@ def read_npy(path: Path, frame: int | None = None) -> RawImage:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read_header(file)
         if dtype.hasobject:
-            raise SignalError(f"{path} holds Python objects, which are never loaded because they can run code; store "
-                              "a plain array, for example np.save(path, np.asarray(image, dtype=np.float32))")
+            raise SignalError(
+                f"{path} holds Python objects, which are never loaded because they can run code; store "
+                "a plain array, for example np.save(path, np.asarray(image, dtype=np.float32))"
+            )
         start = file.tell()
     size = dtype.itemsize
     for length in shape:  # plain integers: a hostile shape overflows fixed ones
@@ -112,8 +122,10 @@ def read_npy(path: Path, frame: int | None = None) -> RawImage:
     stored = path.stat().st_size - start
     if size > stored:
         check_memory(size, f"{path} (shape {list(shape)})")
-        raise SignalError(f"{path} was cut short: its header promises {size} bytes of pixels and {stored} are there; "
-                          "copy or write it again")
+        raise SignalError(
+            f"{path} was cut short: its header promises {size} bytes of pixels and {stored} are there; "
+            "copy or write it again"
+        )
     array = np.load(path, mmap_mode="c", allow_pickle=False) if size else np.empty(shape, dtype)
     pixels = storable(array, str(path))
     return RawImage(pixels, pixels.shape[2] in (2, 4), format="NPY")

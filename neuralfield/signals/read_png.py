@@ -49,8 +49,10 @@ def read(path: Path, frame: int | None = None) -> RawImage:
     check_size(str(path), header.height, header.width, header.channels * (2 if header.depth == 16 else 1))
     if header.frames > 1:
         if header.depth == 16:
-            raise SignalError(f"{path} is an animated PNG of 16 bits, whose frames cannot be read exactly; "
-                              "export the wanted frame as a PNG of its own")
+            raise SignalError(
+                f"{path} is an animated PNG of 16 bits, whose frames cannot be read exactly; "
+                "export the wanted frame as a PNG of its own"
+            )
         return read_raster.read(path, chosen)
     codecs = _imagecodecs()
     if codecs is None and not _pillow_is_exact(header):
@@ -69,13 +71,13 @@ def _walk(data: np.ndarray, path: Path) -> _Header:
     while True:
         if position + 12 > len(data):
             raise SignalError(cut)
-        length, kind = struct.unpack(">I4s", data[position:position + 8].tobytes())
+        length, kind = struct.unpack(">I4s", data[position : position + 8].tobytes())
         body = position + 8
         position = body + length + 4
         if position > len(data):
             raise SignalError(cut)
         if kind == b"IHDR" and header is None and length == 13:
-            header = _Header(*struct.unpack(">IIBB", data[body:body + 10].tobytes()))
+            header = _Header(*struct.unpack(">IIBB", data[body : body + 10].tobytes()))
             if header.colour not in _CHANNELS:
                 raise SignalError(f"{path} is a damaged PNG (colour type {header.colour}); copy or download it again")
         elif header is None:
@@ -83,9 +85,9 @@ def _walk(data: np.ndarray, path: Path) -> _Header:
         elif kind == b"tRNS":
             header.transparent = True
         elif kind == b"acTL" and length >= 4:
-            header.frames = max(1, int.from_bytes(data[body:body + 4].tobytes(), "big"))
+            header.frames = max(1, int.from_bytes(data[body : body + 4].tobytes(), "big"))
         elif kind == b"eXIf":
-            header.exif = data[body:body + length].tobytes()
+            header.exif = data[body : body + length].tobytes()
         elif kind == b"IEND":
             return header
 

@@ -21,9 +21,21 @@ from neuralfield.signals.raw import RawImage, check_size, choose_frame, oriented
 _FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "GIF"]
 _NAMES = {"WEBP": "WebP", "MPO": "JPEG"}
 # Pillow's mode -> the mode to read, without and with a transparency note beside the pixels.
-_MODES = {"1": ("L", "LA"), "L": ("L", "LA"), "P": ("RGB", "RGBA"), "RGB": ("RGB", "RGBA"), "LA": ("LA", "LA"),
-          "La": ("LA", "LA"), "PA": ("RGBA", "RGBA"), "RGBA": ("RGBA", "RGBA"), "RGBa": ("RGBA", "RGBA"),
-          "RGBX": ("RGB", "RGB"), "YCbCr": ("RGB", "RGB"), "I;16": ("I;16", "I;16"), "I;16B": ("I;16B", "I;16B")}
+_MODES = {
+    "1": ("L", "LA"),
+    "L": ("L", "LA"),
+    "P": ("RGB", "RGBA"),
+    "RGB": ("RGB", "RGBA"),
+    "LA": ("LA", "LA"),
+    "La": ("LA", "LA"),
+    "PA": ("RGBA", "RGBA"),
+    "RGBA": ("RGBA", "RGBA"),
+    "RGBa": ("RGBA", "RGBA"),
+    "RGBX": ("RGB", "RGB"),
+    "YCbCr": ("RGB", "RGB"),
+    "I;16": ("I;16", "I;16"),
+    "I;16B": ("I;16B", "I;16B"),
+}
 _bomb_limit = threading.Lock()
 
 
@@ -42,8 +54,10 @@ def read(path: Path, frame: int | None = None) -> RawImage:
                 image.seek(chosen)
             image.load()  # raises for a file that was cut short, and may add the transparency note
             if image.mode not in _MODES:
-                raise SignalError(f"{path} is a {kind} in the colour space {image.mode}; only grey and RGB are read: "
-                                  "convert it first, for example with: magick in.jpg -colorspace sRGB out.png")
+                raise SignalError(
+                    f"{path} is a {kind} in the colour space {image.mode}; only grey and RGB are read: "
+                    "convert it first, for example with: magick in.jpg -colorspace sRGB out.png"
+                )
             mode = _MODES[image.mode]["transparency" in image.info]
             orientation = _orientation(image)
             pixels = _to_array(image if image.mode == mode else image.convert(mode))

@@ -34,8 +34,10 @@ def read(path: Path, frame: int | None = None) -> RawImage:
         hidden = _hidden_planes(file, pages)
         chosen = choose_frame(str(path), max(len(pages), hidden), frame, "pages")
         if hidden > len(pages):
-            raise SignalError(f"{path} stores {hidden} pictures behind one header (ImageJ stack), which cannot be "
-                              "read one by one; save the wanted one as a TIFF of its own")
+            raise SignalError(
+                f"{path} stores {hidden} pictures behind one header (ImageJ stack), which cannot be "
+                "read one by one; save the wanted one as a TIFF of its own"
+            )
         page = pages[chosen]
         _check_page(page, path)
         samples = _channels_last(_samples(page, path), page)
@@ -57,11 +59,15 @@ def _check_page(page: Any, path: Path) -> None:
         raise SignalError(f"{path} is a volume of depth {page.imagedepth}; save one slice of it as a TIFF of its own")
     kind = page.dtype
     if kind is None:
-        raise SignalError(f"{path} stores {page.bitspersample} bits per sample in a way that cannot be read; "
-                          "convert it to 8 or 16 bits, or to float32")
+        raise SignalError(
+            f"{path} stores {page.bitspersample} bits per sample in a way that cannot be read; "
+            "convert it to 8 or 16 bits, or to float32"
+        )
     if kind.kind not in "buf" or (kind.kind == "u" and kind.itemsize > 4):
-        raise SignalError(f"{path} holds {kind} samples, which have no fixed range as an image; convert them to uint8, "
-                          "uint16, uint32 or to float32 (0 to 1) first")
+        raise SignalError(
+            f"{path} holds {kind} samples, which have no fixed range as an image; convert them to uint8, "
+            "uint16, uint32 or to float32 (0 to 1) first"
+        )
     mapped = page.is_memmappable and page.is_contiguous  # stays on disk, whose end is checked below
     in_memory = 0 if mapped else page.samplesperpixel * kind.itemsize
     check_size(str(path), page.imagelength, page.imagewidth, in_memory)
@@ -72,8 +78,10 @@ def _check_page(page: Any, path: Path) -> None:
     if any(offset + count > length for offset, count in segments):
         raise SignalError(f"{path} is a TIFF that was cut short ({length} bytes); copy or download it again")
     if missing or len(segments) < expected:
-        raise SignalError(f"{path} is an unfinished TIFF: {missing or expected - len(segments)} of its {expected} "
-                          "strips or tiles were never written; write or download it again")
+        raise SignalError(
+            f"{path} is an unfinished TIFF: {missing or expected - len(segments)} of its {expected} "
+            "strips or tiles were never written; write or download it again"
+        )
 
 
 def _samples(page: Any, path: Path) -> np.ndarray:
@@ -107,13 +115,16 @@ def _interpret(samples: np.ndarray, page: Any, path: Path) -> tuple[np.ndarray, 
         return _from_ycbcr(samples, page, path), False, False
     if photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         name = getattr(page.photometric, "name", str(photometric))
-        raise SignalError(f"{path} is a TIFF in the colour space {name}; only grey, RGB, palette and YCbCr are read: "
-                          "convert it first, for example with: magick in.tif -colorspace sRGB out.tif")
+        raise SignalError(
+            f"{path} is a TIFF in the colour space {name}; only grey, RGB, palette and YCbCr are read: "
+            "convert it first, for example with: magick in.tif -colorspace sRGB out.tif"
+        )
     pixels = _full_range(storable(samples, str(path)), page, path)
     if photometric == _WHITE_IS_ZERO:
         if pixels.dtype.kind == "f":
-            raise SignalError(f"{path} stores floats with white as zero, which has no defined range; save it with "
-                              "black as zero")
+            raise SignalError(
+                f"{path} stores floats with white as zero, which has no defined range; save it with black as zero"
+            )
         pixels = np.iinfo(pixels.dtype).max - pixels
     extra = int(page.extrasamples[-1]) if page.extrasamples else 0
     # 1: colours multiplied by alpha, 2: independent alpha; 0 says nothing (infrared, depth): a channel as any other.
@@ -136,8 +147,10 @@ def _from_palette(samples: np.ndarray, page: Any, path: Path) -> np.ndarray:
         raise SignalError(f"{path} is a palette TIFF without a usable palette; convert it to RGB")
     colours = np.asarray(page.colormap, np.uint16).T
     if int(samples.max()) >= len(colours):
-        raise SignalError(f"{path} is a damaged palette TIFF: its pixels name colour {int(samples.max())} of "
-                          f"{len(colours)}; convert it to RGB")
+        raise SignalError(
+            f"{path} is a damaged palette TIFF: its pixels name colour {int(samples.max())} of "
+            f"{len(colours)}; convert it to RGB"
+        )
     # The table has 16 bits; programs fill it from 8-bit colours times 257, times 256, or (wrongly) as they are.
     for factor in (257, 256):
         if not np.any(colours % factor):
@@ -151,19 +164,25 @@ def _from_ycbcr(samples: np.ndarray, page: Any, path: Path) -> np.ndarray:
         return samples
     full = page.subsampling in (None, (1, 1)) and samples.shape[2] == 3 and samples.dtype == np.uint8
     if page.compression not in _PLAIN_COMPRESSIONS or not full:
-        raise SignalError(f"{path} is a YCbCr TIFF with subsampled or unusual colours; convert it to RGB, for example "
-                          "with: magick in.tif -colorspace sRGB -compress none out.tif")
+        raise SignalError(
+            f"{path} is a YCbCr TIFF with subsampled or unusual colours; convert it to RGB, for example "
+            "with: magick in.tif -colorspace sRGB -compress none out.tif"
+        )
     red, green, blue = _rationals(page, 529, (0.299, 0.587, 0.114))
     black_white = _rationals(page, 532, (0.0, 255.0, 128.0, 255.0, 128.0, 255.0))
     rgb = np.empty_like(samples)
     for top in range(0, len(samples), 256):  # blocks, because the arithmetic is in floats
-        block = samples[top:top + 256].astype(np.float32)
-        luma, cb, cr = ((block[:, :, k] - black_white[2 * k]) * (255.0 if k == 0 else 127.0)
-                        / (black_white[2 * k + 1] - black_white[2 * k]) for k in range(3))
+        block = samples[top : top + 256].astype(np.float32)
+        luma, cb, cr = (
+            (block[:, :, k] - black_white[2 * k])
+            * (255.0 if k == 0 else 127.0)
+            / (black_white[2 * k + 1] - black_white[2 * k])
+            for k in range(3)
+        )
         r = luma + (2 - 2 * red) * cr
         b = luma + (2 - 2 * blue) * cb
         g = (luma - blue * b - red * r) / green
-        rgb[top:top + 256] = np.clip(np.rint(np.stack([r, g, b], -1)), 0, 255).astype(np.uint8)
+        rgb[top : top + 256] = np.clip(np.rint(np.stack([r, g, b], -1)), 0, 255).astype(np.uint8)
     return rgb
 
 

@@ -22,18 +22,34 @@ __all__ = ["RawImage", "available_memory", "read_image", "recognise"]
 Reader = Callable[[Path, "int | None"], RawImage]
 
 _READERS: dict[str, Reader] = {
-    "PNG": read_png.read, "JPEG": read_raster.read, "WebP": read_raster.read, "BMP": read_raster.read,
-    "GIF": read_raster.read, "TIFF": read_tiff.read, "EXR": read_float.read_exr, "HDR": read_float.read_hdr,
+    "PNG": read_png.read,
+    "JPEG": read_raster.read,
+    "WebP": read_raster.read,
+    "BMP": read_raster.read,
+    "GIF": read_raster.read,
+    "TIFF": read_tiff.read,
+    "EXR": read_float.read_exr,
+    "HDR": read_float.read_hdr,
     "NPY": read_float.read_npy,
 }
 _MAGIC: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"), (b"BM", "BMP"),
-    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"), (b"\x76\x2f\x31\x01", "EXR"),
-    (b"#?RADIANCE", "HDR"), (b"#?RGBE", "HDR"), (b"\x93NUMPY", "NPY"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\x76\x2f\x31\x01", "EXR"),
+    (b"#?RADIANCE", "HDR"),
+    (b"#?RGBE", "HDR"),
+    (b"\x93NUMPY", "NPY"),
 )
 # What people do have in their folders but cannot be fitted as it is: (first bytes, where they start, what, the cure).
 _FOREIGN: tuple[tuple[bytes, int, str, str], ...] = (
-    (b"PK\x03\x04", 0, "a zip archive or .npz file", "store the one array with np.save(\"image.npy\", array)"),
+    (b"PK\x03\x04", 0, "a zip archive or .npz file", 'store the one array with np.save("image.npy", array)'),
     (b"\x1f\x8b", 0, "a gzip file", "unpack it first"),
     (b"%PDF", 0, "a PDF document", "export the page as PNG"),
     (b"8BPS", 0, "a Photoshop document", "export it as PNG or TIFF"),
@@ -84,9 +100,11 @@ def read_image(path: str | Path, frame: int | None = None) -> RawImage:
     except PermissionError as error:
         raise _explain(error, path) from error
     except Exception as error:
-        raise SignalError(f"{path} cannot be read as {name}: it is damaged, cut short or of an unusual kind "
-                          f"({_one_line(error)}); copy it again, or open it in an image tool and save it as "
-                          "PNG") from error
+        raise SignalError(
+            f"{path} cannot be read as {name}: it is damaged, cut short or of an unusual kind "
+            f"({_one_line(error)}); copy it again, or open it in an image tool and save it as "
+            "PNG"
+        ) from error
     check_pixels(raw.pixels, str(path))
     return raw
 
@@ -102,20 +120,22 @@ def recognise(head: bytes, path: Path) -> str:
             return name
     known = "PNG, JPEG, TIFF, EXR, HDR, WebP, BMP, GIF or .npy"
     for magic, start, what, cure in _FOREIGN:
-        if head[start:start + len(magic)] == magic:
+        if head[start : start + len(magic)] == magic:
             raise SignalError(f"{path} is {what}, not an image that can be read here ({known}); {cure}")
     start_of_text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:200].lower()
     if start_of_text.startswith(b"version https://git-lfs"):
         raise SignalError(f"{path} is a Git LFS pointer, not the image itself; fetch it with: git lfs pull")
     if start_of_text.startswith((b"<!doctype html", b"<html")):
-        raise SignalError(f"{path} is a web page, not an image; the download probably gave an error page: fetch it "
-                          "again")
+        raise SignalError(
+            f"{path} is a web page, not an image; the download probably gave an error page: fetch it again"
+        )
     if start_of_text.startswith((b"<svg", b"<?xml")):
         raise SignalError(f"{path} is an XML or SVG text, not a pixel image; render it to PNG first")
     if _is_text(head):
         raise SignalError(f"{path} is a text file, not an image; expected {known}")
-    raise SignalError(f"{path} is not an image that can be read here (it starts with {head[:8].hex(' ')}); "
-                      f"expected {known}")
+    raise SignalError(
+        f"{path} is not an image that can be read here (it starts with {head[:8].hex(' ')}); expected {known}"
+    )
 
 
 def check_pixels(pixels: np.ndarray, where: str) -> None:
@@ -125,14 +145,15 @@ def check_pixels(pixels: np.ndarray, where: str) -> None:
     """
     height, width = pixels.shape[:2]
     if height < 2 or width < 2:
-        raise SignalError(f"{where} has {width} x {height} pixels; there is nothing to fit below 2 x 2: give a larger "
-                          "image")
+        raise SignalError(
+            f"{where} has {width} x {height} pixels; there is nothing to fit below 2 x 2: give a larger image"
+        )
     if pixels.dtype.kind != "f":
         return
     bad, first = 0, ""
     step = max(1, (1 << 22) // (width * pixels.shape[2]))
     for top in range(0, height, step):
-        wrong = ~np.isfinite(pixels[top:top + step])
+        wrong = ~np.isfinite(pixels[top : top + step])
         count = int(np.count_nonzero(wrong))
         if count and not bad:
             row, column, channel = (int(k) for k in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
@@ -140,8 +161,10 @@ def check_pixels(pixels: np.ndarray, where: str) -> None:
         bad += count
     if bad:
         values = "value is" if bad == 1 else "values are"
-        raise SignalError(f"{where}: {bad} {values} NaN or infinite, {first}; replace them, "
-                          "for example with np.nan_to_num, or crop them away")
+        raise SignalError(
+            f"{where}: {bad} {values} NaN or infinite, {first}; replace them, "
+            "for example with np.nan_to_num, or crop them away"
+        )
 
 
 def _check_file(path: Path) -> None:

@@ -34,8 +34,10 @@ def crop_box(crop: object, height: int, width: int) -> tuple[int, int, int, int]
     if w < 2 or h < 2:
         raise ConfigError(f"signal.crop must keep at least 2 x 2 pixels, got {w} x {h}")
     if x < 0 or y < 0 or x + w > width or y + h > height:
-        raise ConfigError(f"signal.crop={_shown(crop)} reaches outside the image, which is {width} x {height} pixels "
-                          "(width x height); make it smaller")
+        raise ConfigError(
+            f"signal.crop={_shown(crop)} reaches outside the image, which is {width} x {height} pixels "
+            "(width x height); make it smaller"
+        )
     return x, y, w, h
 
 
@@ -61,13 +63,16 @@ def target_size(resize: object, height: int, width: int) -> tuple[int, int] | No
         factor = value / max(height, width)
     h, w = (math.floor(side * factor + 0.5) for side in (height, width))
     if h < 2 or w < 2:
-        raise ConfigError(f"signal.resize={_shown(resize)} would leave {w} x {h} pixels of {width} x {height}; at "
-                          "least 2 x 2 are needed")
+        raise ConfigError(
+            f"signal.resize={_shown(resize)} would leave {w} x {h} pixels of {width} x {height}; at "
+            "least 2 x 2 are needed"
+        )
     return h, w
 
 
-def resized(light: Rows, size: tuple[int, int, int], target: tuple[int, int], space: str, has_alpha: bool,
-            block: int) -> Float[np.ndarray, "height width channels"]:
+def resized(
+    light: Rows, size: tuple[int, int, int], target: tuple[int, int], space: str, has_alpha: bool, block: int
+) -> Float[np.ndarray, "height width channels"]:
     """Scale an image by the antialiased bilinear (triangle) filter, in linear light.
 
     The filter is separable, so that the width is scaled block by block and only ``height x new width`` is kept.
@@ -83,8 +88,9 @@ def resized(light: Rows, size: tuple[int, int, int], target: tuple[int, int], sp
     """
     height, _, channels = size
     new_height, new_width = target
-    check_memory(4 * channels * new_width * (height + 3 * new_height), f"an image resized to {new_width} x "
-                                                                         f"{new_height}")
+    check_memory(
+        4 * channels * new_width * (height + 3 * new_height), f"an image resized to {new_width} x {new_height}"
+    )
     narrow = torch.empty(channels, height, new_width)
     for start in range(0, height, block):
         stop = min(start + block, height)

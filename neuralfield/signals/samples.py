@@ -21,14 +21,28 @@ from neuralfield.errors import ConfigError, MissingDependency, SignalError, near
 _SIDE = 512
 # The files that every wheel of scikit-image carries; the other pictures of skimage.data are fetched from the network.
 _PACKAGED = {
-    "astronaut": "astronaut.png", "coffee": "coffee.png", "chelsea": "chelsea.png", "rocket": "rocket.jpg",
-    "retina": "retina.jpg", "hubble_deep_field": "hubble_deep_field.jpg", "immunohistochemistry": "ihc.png",
-    "camera": "camera.png", "brick": "brick.png", "grass": "grass.png", "gravel": "gravel.png", "moon": "moon.png",
+    "astronaut": "astronaut.png",
+    "coffee": "coffee.png",
+    "chelsea": "chelsea.png",
+    "rocket": "rocket.jpg",
+    "retina": "retina.jpg",
+    "hubble_deep_field": "hubble_deep_field.jpg",
+    "immunohistochemistry": "ihc.png",
+    "camera": "camera.png",
+    "brick": "brick.png",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+    "moon": "moon.png",
     "logo": "logo.png",
 }
-_SENTENCES = ("The quick brown fox jumps over the lazy dog", "0123456789  +-*/=()[]{}<>  .,:;!?", "Sphinx of black "
-                                                                                                  "quartz",
-              "HIGH FREQUENCIES IN LOW DIMENSIONAL DOMAINS", "minimum illicit million ill", "MWMWM iiiii MWMWM lllll")
+_SENTENCES = (
+    "The quick brown fox jumps over the lazy dog",
+    "0123456789  +-*/=()[]{}<>  .,:;!?",
+    "Sphinx of black quartz",
+    "HIGH FREQUENCIES IN LOW DIMENSIONAL DOMAINS",
+    "minimum illicit million ill",
+    "MWMWM iiiii MWMWM lllll",
+)
 
 
 def zoneplate(side: int = _SIDE) -> Float[np.ndarray, "side side"]:
@@ -75,12 +89,16 @@ def sample(name: str = "astronaut") -> tuple[Shaped[np.ndarray, "height width *c
     if name in DRAWN:
         return DRAWN[name](), name
     if name not in _PACKAGED:
-        raise ConfigError(f"there is no sample image {name!r}{nearest(name, SAMPLES)}; the samples are "
-                          f"{', '.join(SAMPLES)}. An image of your own is given with signal.path=picture.png")
+        raise ConfigError(
+            f"there is no sample image {name!r}{nearest(name, SAMPLES)}; the samples are "
+            f"{', '.join(SAMPLES)}. An image of your own is given with signal.path=picture.png"
+        )
     path = _skimage_data() / _PACKAGED[name]
     if not path.is_file():
-        raise SignalError(f"the installed scikit-image does not carry {path.name}; use signal.name=zoneplate, or "
-                          "reinstall it with: pip install --force-reinstall scikit-image")
+        raise SignalError(
+            f"the installed scikit-image does not carry {path.name}; use signal.name=zoneplate, or "
+            "reinstall it with: pip install --force-reinstall scikit-image"
+        )
     return imageio.imread(path), name.replace("_", " ")
 
 
@@ -88,6 +106,8 @@ def _skimage_data() -> Path:
     # Found, not imported: importing scikit-image costs more than reading the picture.
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
-        raise MissingDependency("the photographs among the sample images come with scikit-image; install it with: "
-                                "pip install scikit-image, or use signal.name=zoneplate")
+        raise MissingDependency(
+            "the photographs among the sample images come with scikit-image; install it with: "
+            "pip install scikit-image, or use signal.name=zoneplate"
+        )
     return Path(next(iter(found.submodule_search_locations))) / "data"

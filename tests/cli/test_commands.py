@@ -97,7 +97,8 @@ def test_doctor_names_versions_device_engine_and_what_is_missing(
     monkeypatch.setattr("neuralfield.cli.doctor._found", lambda module: module != "tinycudann")
     ran = command("doctor")
     assert ran.code == 0, ran.err
-    for part in (nf.__version__, "torch", "device", "engine", "LPIPS", "tinycudann", "not installed", "subdirectory=bindings"):
+    words = ("torch", "device", "engine", "LPIPS", "tinycudann", "not installed", "subdirectory=bindings")
+    for part in (nf.__version__, *words):
         assert part in ran.out
 
 

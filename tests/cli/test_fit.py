@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_and_keeps_the_checkpoint(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("neuralfield.field.save_file", full)
+    monkeypatch.setattr("neuralfield.files.save_file", full)
     ran = command("fit", *SMALL, "hydra.run.dir=out", "fit.checkpoint_seconds=1e-9")
     assert ran.code == 2 and "disk full" in ran.err
     left = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
@@ -148,7 +148,13 @@ def test_help_has_groups_defaults_and_examples(command: Callable[..., Ran]) -> N
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_to_the_same_numbers(tmp_path: Path) -> None:
-    arguments = ("signal.crop=64", "fit.steps=400", "fit.batch_size=512", "fit.checkpoint_seconds=0.05", "network.width=32")
+    arguments = (
+        "signal.crop=64",
+        "fit.steps=400",
+        "fit.batch_size=512",
+        "fit.checkpoint_seconds=0.05",
+        "network.width=32",
+    )
     assert fit(*arguments, "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
     for attempt in range(30):
         process = subprocess.Popen(

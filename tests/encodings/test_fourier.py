@@ -16,8 +16,10 @@ from neuralfield.errors import ConfigError
 
 def pairs(n: int, in_dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(n, in_dim, dtype=torch.float64, generator=generator),
-            torch.rand(n, in_dim, dtype=torch.float64, generator=generator))
+    return (
+        torch.rand(n, in_dim, dtype=torch.float64, generator=generator),
+        torch.rand(n, in_dim, dtype=torch.float64, generator=generator),
+    )
 
 
 def test_features_by_hand() -> None:
@@ -117,11 +119,11 @@ def test_saved_frequencies_are_exact(trainable: bool, tmp_path: Path) -> None:
     other = Fourier(seed=4, **options)
     other.load_state_dict(load_file(tmp_path / "fourier.safetensors"))
     assert module.frequencies.shape == (2, 100)
-    assert np.array_equal(other.frequencies.detach().numpy().view(np.uint32),
-                          module.frequencies.detach().numpy().view(np.uint32))
+    assert np.array_equal(
+        other.frequencies.detach().numpy().view(np.uint32), module.frequencies.detach().numpy().view(np.uint32)
+    )
 
 
-# Reveals a fault of the package: `_weighted` is decided once, when the encoding is built.
 def test_loaded_amplitudes_count() -> None:
     """The amplitudes of a state_dict take effect in an encoding that was built without any."""
     weighted, plain = Fourier(2, n_features=2, amplitudes=[1.0, 3.0]), Fourier(2, n_features=2)

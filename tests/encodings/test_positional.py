@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from neuralfield.encodings import Positional
@@ -41,7 +41,10 @@ def by_hand(convention: str, point: tuple[float, ...], frequencies: list[float],
 def test_check_value_of_nerfstudio() -> None:
     """Made with nerfstudio 1.1.5: NeRFEncoding(3, 2, min_freq_exp=0, max_freq_exp=1, include_input=True)."""
     module = Positional(3, n_frequencies=2, include_input=True, convention="nerfstudio")
-    sines, cosines = [0.5878, 0.9511, 0.9511, 0.5878, 0.9511, -0.5878], [0.8090, 0.3090, 0.3090, -0.8090, -0.3090, -0.8090]
+    sines, cosines = (
+        [0.5878, 0.9511, 0.9511, 0.5878, 0.9511, -0.5878],
+        [0.8090, 0.3090, 0.3090, -0.8090, -0.3090, -0.8090],
+    )
     assert module(torch.tensor(POINT)).tolist() == pytest.approx([*sines, *cosines, *POINT], abs=5e-5)
 
 
@@ -69,13 +72,14 @@ def test_nerfacc_by_hand() -> None:
     assert features.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@settings(max_examples=25, deadline=None)
 @given(
-    convention=st.sampled_from(CONVENTIONS),
     point=st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=4),
     n_frequencies=st.integers(1, 6),
     include_input=st.booleans(),
 )
+@example(point=[0.1, 0.7, -0.4], n_frequencies=3, include_input=True)
 def test_every_convention(convention: str, point: list[float], n_frequencies: int, include_input: bool) -> None:
     include_input = include_input and convention != "tinycudann"
     module = Positional(len(point), n_frequencies, include_input=include_input, convention=convention)
@@ -92,7 +96,8 @@ def test_conventions_of_equal_frequencies_differ_by_the_documented_permutation(i
     cycles = {"neuralfield": 1.0, "nerfstudio": 1.0, "tinycudann": 2.0, "nerf": 2 * math.pi, "nerfacc": 2 * math.pi}
     modules = {
         name: Positional(3, 4, min_frequency=cycle, include_input=include_input, convention=name)
-        for name, cycle in cycles.items() if not (include_input and name == "tinycudann")
+        for name, cycle in cycles.items()
+        if not (include_input and name == "tinycudann")
     }
     for ours in modules.values():
         assert ours.order().sort().values.tolist() == list(range(ours.out_dim))

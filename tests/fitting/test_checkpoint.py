@@ -8,7 +8,9 @@ import torch
 from neuralfield.errors import FieldFileError, OutputError
 from neuralfield.fitting import checkpoint
 
-STATE = checkpoint.State(step=7, seconds=1.25, history=[{"step": 0, "psnr_train": 0.1 + 0.2}], best_psnr=30.1, best_step=4)
+STATE = checkpoint.State(
+    step=7, seconds=1.25, history=[{"step": 0, "psnr_train": 0.1 + 0.2}], best_psnr=30.1, best_step=4
+)
 IDENTITY = {"fit": {"lr": 1e-3, "steps": 10}, "seed": 0}
 
 
@@ -49,7 +51,7 @@ def test_a_failed_write_keeps_the_checkpoint_before_it(tmp_path: Path, monkeypat
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("neuralfield.files.save_file", full)
     with pytest.raises(OutputError, match="disk full"):
         checkpoint.save(tmp_path, checkpoint.State(step=99), {"x": torch.ones(1)}, IDENTITY)
     found = checkpoint.load(tmp_path, IDENTITY)

@@ -45,7 +45,9 @@ def test_a_gpu_gets_larger_batches() -> None:
         assert defaults.batch_size(name, torch.device("cuda")) > defaults.batch_size(name, torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("side", "holdout", "highest"), [(64, "none", 16.0), (64, "every_other", 8.0), (2, "none", 1.0)])
+@pytest.mark.parametrize(
+    ("side", "holdout", "highest"), [(64, "none", 16.0), (64, "every_other", 8.0), (2, "none", 1.0)]
+)
 def test_positional_frequencies_end_at_half_the_nyquist_frequency_of_the_lattice(
     side: int, holdout: str, highest: float
 ) -> None:

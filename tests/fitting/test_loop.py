@@ -90,7 +90,7 @@ def _assert_equal(a: Trainer, end_a: Outcome, b: Trainer, end_b: Outcome) -> Non
 def test_a_checkpoint_of_other_options_is_refused(signal: nf.ImageSignal, tmp_path: Path) -> None:
     with pytest.raises(SystemError):
         trainer(signal, folder=tmp_path, progress=StopAt(5, SystemError())).run()
-    with pytest.raises(FieldFileError, match="fit.steps is 60 there, 70 now"):
+    with pytest.raises(FieldFileError, match=r"fit\.steps is 60 there, 70 now"):
         trainer(signal, replace(OPTIONS, steps=70, resume=True), folder=tmp_path).run()
     other = nf.ImageSignal.from_array(np.zeros((24, 32, 3), np.uint8), holdout="every_other")
     with pytest.raises(FieldFileError, match="signal is"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -34,7 +35,7 @@ def test_relative_l2_does_not_differentiate_its_denominator() -> None:
 def test_schedules_begin_at_one_fall_and_end_at_the_final_factor(schedule: str) -> None:
     values = [factor(schedule, p / 20, 0.05) for p in range(21)]
     assert values[0] == 1.0
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     assert values[-1] == pytest.approx(1.0 if schedule == "constant" else 0.05)
     assert factor(schedule, 7.0, 0.05) == values[-1]
 

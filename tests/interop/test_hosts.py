@@ -71,7 +71,7 @@ def test_nerfstudios_own_field_trains_with_our_encodings(name: str) -> None:
         loss.backward()
         adam.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_torch_ngp_gets_an_encoder_and_its_size() -> None:

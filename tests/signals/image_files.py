@@ -53,9 +53,16 @@ def turn_back(upright, orientation):
     stored = np.empty((*stored_shape, *upright.shape[2:]), upright.dtype)
     for r in range(stored_shape[0]):
         for c in range(stored_shape[1]):
-            y, x = {1: (r, c), 2: (r, width - 1 - c), 3: (height - 1 - r, width - 1 - c), 4: (height - 1 - r, c),
-                    5: (c, r), 6: (c, width - 1 - r), 7: (height - 1 - c, width - 1 - r),
-                    8: (height - 1 - c, r)}[orientation]
+            y, x = {
+                1: (r, c),
+                2: (r, width - 1 - c),
+                3: (height - 1 - r, width - 1 - c),
+                4: (height - 1 - r, c),
+                5: (c, r),
+                6: (c, width - 1 - r),
+                7: (height - 1 - c, width - 1 - r),
+                8: (height - 1 - c, r),
+            }[orientation]
             stored[r, c] = upright[y, x]
     return stored
 

@@ -10,8 +10,18 @@ from neuralfield.signals import colour
 reals = st.floats(-20, 20, allow_nan=False)
 
 
-@pytest.mark.parametrize(("srgb", "linear"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.21404114), (0.04045, 0.0031308049),
-                                              (0.02, 0.0015479876), (10 / 255, 0.0030352698), (188 / 255, 0.50288646)])
+@pytest.mark.parametrize(
+    ("srgb", "linear"),
+    [
+        (0.0, 0.0),
+        (1.0, 1.0),
+        (0.5, 0.21404114),
+        (0.04045, 0.0031308049),
+        (0.02, 0.0015479876),
+        (10 / 255, 0.0030352698),
+        (188 / 255, 0.50288646),
+    ],
+)
 def test_curve_has_the_published_values(srgb, linear):
     for kind in (np.array, torch.tensor):
         assert float(colour.srgb_to_linear(kind([srgb]))[0]) == pytest.approx(linear, rel=1e-6, abs=1e-12)

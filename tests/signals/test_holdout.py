@@ -90,8 +90,23 @@ def test_any_shape_of_the_two_sizes_is_balanced():
     assert set(train.tolist()).isdisjoint(held.tolist()) and len(set(held.tolist())) == 90
 
 
-@pytest.mark.parametrize("wrong", ["", "random", "random:", "random:0", "random:1", "random:1.5", "random:nan",
-                                   "random:x", "random:-0.1", "every_second", "None", 3])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "random",
+        "random:",
+        "random:0",
+        "random:1",
+        "random:1.5",
+        "random:nan",
+        "random:x",
+        "random:-0.1",
+        "every_second",
+        "None",
+        3,
+    ],
+)
 def test_wrong_strings(wrong):
     with pytest.raises(ConfigError, match=r"random:0\.25"):
         make_split(str(wrong), 8, 8, 0)
@@ -102,8 +117,10 @@ def test_nearest_name_is_offered():
         make_split("every_othr", 8, 8, 0)
 
 
-@pytest.mark.parametrize(("text", "height", "width", "what"), [
-    ("every_other", 1, 9, "measure"), ("random:0.01", 3, 3, "measure"), ("random:0.99", 3, 3, "train")])
+@pytest.mark.parametrize(
+    ("text", "height", "width", "what"),
+    [("every_other", 1, 9, "measure"), ("random:0.01", 3, 3, "measure"), ("random:0.99", 3, 3, "train")],
+)
 def test_empty_sides_are_refused(text, height, width, what):
     with pytest.raises(ConfigError, match=what):
         make_split(text, height, width, 0)

@@ -20,8 +20,9 @@ def all_values(signal):
     return signal.values(every(signal.n_pixels)).reshape(signal.height, signal.width, -1).numpy()
 
 
-@pytest.mark.parametrize(("dtype", "top"), [
-    (np.uint8, 255), (np.uint16, 65535), (np.uint32, 4294967295), (np.float32, 1)])
+@pytest.mark.parametrize(
+    ("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (np.uint32, 4294967295), (np.float32, 1)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_values_are_the_stored_ones_over_the_maximum(dtype, top, channels):
     array = noise((5, 7, channels), dtype)
@@ -29,8 +30,13 @@ def test_values_are_the_stored_ones_over_the_maximum(dtype, top, channels):
     expected = (array.astype(np.float64) / top).astype(np.float32)
     assert np.array_equal(all_values(signal), expected)
     assert np.array_equal(signal.rows(1, 4), expected[1:4]) and signal.rows(1, 4).dtype == np.float32
-    assert (signal.in_dim, signal.out_dim, signal.shape, signal.n_pixels, signal.n_values) == \
-        (2, channels, (5, 7), 35, 35 * channels)
+    assert (signal.in_dim, signal.out_dim, signal.shape, signal.n_pixels, signal.n_values) == (
+        2,
+        channels,
+        (5, 7),
+        35,
+        35 * channels,
+    )
     assert signal.source_dtype == np.dtype(dtype).name and signal.space == "srgb"
     assert signal._stored.array.dtype == dtype
 
@@ -39,8 +45,16 @@ def test_coordinates_are_pixel_centres_x_first():
     signal = make(np.zeros((2, 4), np.uint8))
     found = signal.coordinates(every(8))
     assert found.dtype == torch.float32
-    assert found.tolist() == [[0.125, 0.25], [0.375, 0.25], [0.625, 0.25], [0.875, 0.25],
-                              [0.125, 0.75], [0.375, 0.75], [0.625, 0.75], [0.875, 0.75]]
+    assert found.tolist() == [
+        [0.125, 0.25],
+        [0.375, 0.25],
+        [0.625, 0.25],
+        [0.875, 0.25],
+        [0.125, 0.75],
+        [0.375, 0.75],
+        [0.625, 0.75],
+        [0.875, 0.75],
+    ]
 
 
 def test_coordinates_and_values_belong_together():
@@ -51,8 +65,16 @@ def test_coordinates_and_values_belong_together():
     torch.testing.assert_close(signal.coordinates(index), signal.values(index)[:, :2])
 
 
-@pytest.mark.parametrize("given", [torch.rand(3, 4, 3), torch.rand(3, 4).bfloat16(), torch.rand(3, 4, 1).double(),
-                                   (torch.rand(3, 4, 3) * 255).to(torch.uint8), torch.rand(3, 4, requires_grad=True)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.rand(3, 4, 3),
+        torch.rand(3, 4).bfloat16(),
+        torch.rand(3, 4, 1).double(),
+        (torch.rand(3, 4, 3) * 255).to(torch.uint8),
+        torch.rand(3, 4, requires_grad=True),
+    ],
+)
 def test_torch_tensors(given):
     signal = make(given)
     unit = given.detach().float() / (255 if given.dtype == torch.uint8 else 1)
@@ -79,15 +101,25 @@ def test_later_changes_of_the_array_do_not_show():
     assert signal.max_value == 0.0 and not all_values(signal).any()
 
 
-@pytest.mark.parametrize(("array", "text"), [
-    (np.full((3, 3), np.nan), "9 values are NaN or infinite, the first at row 0, column 0"),
-    (np.pad(np.full((1, 1), np.inf), 2), "1 value is NaN or infinite, the first at row 2, column 2"),
-    (np.full((3, 3), 1e300), "NaN or infinite"),
-    (np.zeros((3, 3), np.int64), "int64"), (np.zeros((3, 3), complex), "complex128"),
-    (np.zeros((3, 3), np.uint64), "uint64"), (np.array([["a", "b"]] * 2), "<U1"), (np.zeros(5), "shape"),
-    (np.zeros((2, 3, 4, 5)), "shape"), (np.zeros((3, 8, 8)), "moveaxis"), (np.zeros((9, 8, 8)), "8 channels"),
-    (np.zeros((0, 4, 3)), "empty"), (np.zeros((1, 1)), "1 x 1"), (np.zeros((1, 9)), "9 x 1"),
-])
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        (np.full((3, 3), np.nan), "9 values are NaN or infinite, the first at row 0, column 0"),
+        (np.pad(np.full((1, 1), np.inf), 2), "1 value is NaN or infinite, the first at row 2, column 2"),
+        (np.full((3, 3), 1e300), "NaN or infinite"),
+        (np.zeros((3, 3), np.int64), "int64"),
+        (np.zeros((3, 3), complex), "complex128"),
+        (np.zeros((3, 3), np.uint64), "uint64"),
+        (np.array([["a", "b"]] * 2), "<U1"),
+        (np.zeros(5), "shape"),
+        (np.zeros((2, 3, 4, 5)), "shape"),
+        (np.zeros((3, 8, 8)), "moveaxis"),
+        (np.zeros((9, 8, 8)), "8 channels"),
+        (np.zeros((0, 4, 3)), "empty"),
+        (np.zeros((1, 1)), "1 x 1"),
+        (np.zeros((1, 9)), "9 x 1"),
+    ],
+)
 def test_arrays_that_are_no_images(array, text):
     with pytest.raises(SignalError, match=text) as caught:
         make(array)
@@ -198,9 +230,22 @@ def test_preview():
 def test_describe_is_json_and_complete():
     signal = make(noise((6, 8, 4), np.uint16), crop=[6, 4], resize=[3, 2], holdout="random:0.5", name="x", seed=3)
     said = json.loads(json.dumps(signal.describe(), allow_nan=False))
-    assert said == {"name": "x", "source": "array", "width": 3, "height": 2, "channels": 3, "space": "srgb",
-                    "dtype": "uint16", "crop": [6, 4], "resize": [3, 2], "alpha": "composite", "holdout": "random:0.5",
-                    "normalized_by": 1.0, "n_train": 3, "n_heldout": 3}
+    assert said == {
+        "name": "x",
+        "source": "array",
+        "width": 3,
+        "height": 2,
+        "channels": 3,
+        "space": "srgb",
+        "dtype": "uint16",
+        "crop": [6, 4],
+        "resize": [3, 2],
+        "alpha": "composite",
+        "holdout": "random:0.5",
+        "normalized_by": 1.0,
+        "n_train": 3,
+        "n_heldout": 3,
+    }
     assert "'x'" in repr(signal)
 
 
@@ -210,8 +255,14 @@ def test_fingerprint():
     assert first == make(array, name="other", holdout="every_other").fingerprint() and len(first) == 64
     changed = array.copy()
     changed[5, 7, 2] ^= 1
-    others = [make(changed), make(array.reshape(8, 6, 3)), make(array, space="linear"), make(array, crop=4),
-              make(array.astype(np.uint16)), make(array, resize=4)]
+    others = [
+        make(changed),
+        make(array.reshape(8, 6, 3)),
+        make(array, space="linear"),
+        make(array, crop=4),
+        make(array.astype(np.uint16)),
+        make(array, resize=4),
+    ]
     assert len({first, *(signal.fingerprint() for signal in others)}) == 7
     assert make(array[:, :4]).fingerprint() == make(array, crop=[0, 0, 4, 6]).fingerprint()
 
@@ -249,6 +300,8 @@ def test_load_image_of_samples():
 
 def test_configuration_lists_are_taken():
     from collections import UserList  # a sequence that is not a list, as OmegaConf hands out
-    signal = make(noise((6, 8, 4), np.uint8), crop=UserList([4, 4]), resize=UserList([2, 3]),
-                  background=UserList([0, 0, 0]))
+
+    signal = make(
+        noise((6, 8, 4), np.uint8), crop=UserList([4, 4]), resize=UserList([2, 3]), background=UserList([0, 0, 0])
+    )
     assert signal.shape == (3, 2) and json.dumps(signal.describe()["crop"]) == "[4, 4]"

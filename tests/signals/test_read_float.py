@@ -31,8 +31,11 @@ def test_exr(tmp_path, dtype, names, tiled):
 def test_exr_data_window(tmp_path):
     pixels = noise((20, 30, 3), np.float32)
     window = (np.array([-5, 7], np.int32), np.array([24, 26], np.int32))
-    path = exr(tmp_path, {"RGB": pixels}, {"dataWindow": window, "displayWindow": (np.zeros(2, np.int32),
-                                                                                  np.array([99, 99], np.int32))})
+    path = exr(
+        tmp_path,
+        {"RGB": pixels},
+        {"dataWindow": window, "displayWindow": (np.zeros(2, np.int32), np.array([99, 99], np.int32))},
+    )
     assert np.array_equal(read_image(path).pixels, pixels)
 
 
@@ -48,6 +51,7 @@ def test_exr_parts(tmp_path):
     def write(first, second):
         parts = [OpenEXR.Part({}, channels, name=name) for name, channels in (("a", first), ("b", second))]
         OpenEXR.File(parts).write(str(path))
+
     write({"Z": depth}, {"RGB": pixels})
     assert np.array_equal(read_image(path).pixels, pixels)  # the only one with colours
     assert np.array_equal(read_image(path, 1).pixels, pixels)
@@ -73,8 +77,14 @@ def test_hdr(read, width):
     assert (raw.has_alpha, raw.linear, raw.format) == (False, True, "HDR")
 
 
-@pytest.mark.parametrize(("old", "new", "text"), [(b"-Y 20 +X 30", b"+Y 20 +X 30", "order"), (b"rgbe", b"xyze", "XYZ"),
-                                                  (b"-Y 20 +X 30", b"-Y 2x +X 30", "size line")])
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (b"-Y 20 +X 30", b"+Y 20 +X 30", "order"),
+        (b"rgbe", b"xyze", "XYZ"),
+        (b"-Y 20 +X 30", b"-Y 2x +X 30", "size line"),
+    ],
+)
 def test_hdr_of_other_kinds(read, old, new, text):
     fails(text, read, imagecodecs.rgbe_encode(noise((20, 30, 3), np.float32), header=True).replace(old, new))
 
@@ -95,6 +105,7 @@ def test_npy_objects_are_never_loaded(tmp_path):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "exploded"),)
+
     np.save(tmp_path / "a.npy", np.array([[Bomb(), Bomb()]], dtype=object), allow_pickle=True)
     fails("never loaded", read_image, tmp_path / "a.npy")
     assert not (tmp_path / "exploded").exists()

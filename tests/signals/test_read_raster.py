@@ -37,7 +37,7 @@ def test_png_of_few_bits_fills_the_range(read, monkeypatch, depth, without_codec
         monkeypatch.setattr(read_png, "_imagecodecs", lambda: None)
     top = (1 << depth) - 1
     levels = noise((3, 8), np.uint8) & top
-    bits = np.unpackbits(levels[..., None], axis=-1)[..., 8 - depth:].reshape(3, -1)
+    bits = np.unpackbits(levels[..., None], axis=-1)[..., 8 - depth :].reshape(3, -1)
     raw = read(png([np.packbits(row).tobytes() for row in bits], 8, depth, 0))
     assert np.array_equal(raw.pixels[..., 0], levels * (255 // top)) and not raw.has_alpha
 
@@ -119,8 +119,14 @@ def test_gif_and_transparent_gif(read):
 def test_animations(read, kind):
     levels = (0, 120, 250)
     frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in levels]
-    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=50,
-                 **({"lossless": True} if kind == "WEBP" else {}))
+    data = saved(
+        frames[0],
+        kind,
+        save_all=True,
+        append_images=frames[1:],
+        duration=50,
+        **({"lossless": True} if kind == "WEBP" else {}),
+    )
     fails(r"3 animation frames; choose one with signal.frame=0", read, data)
     for k, level in enumerate(levels):
         assert np.abs(read(data, k).pixels[..., :3].astype(int) - level).max() <= 4
@@ -147,8 +153,12 @@ def test_orientation(read, monkeypatch, kind, orientation):
     elif kind == "TIFF":
         data = tiff(stored, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
     else:
-        data = saved(Image.fromarray(stored), kind, exif=note, **({"lossless": True} if kind == "WEBP" else
-                                                                 {"quality": 98, "subsampling": 0}))
+        data = saved(
+            Image.fromarray(stored),
+            kind,
+            exif=note,
+            **({"lossless": True} if kind == "WEBP" else {"quality": 98, "subsampling": 0}),
+        )
     found = read(data).pixels
     assert found.shape == upright.shape
     assert np.abs(found.astype(int) - upright).max() <= (6 if kind == "JPEG" else 0)

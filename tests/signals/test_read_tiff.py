@@ -18,9 +18,17 @@ from .image_files import fails, noise, saved, tiff
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("options", [
-    {}, {"compression": "zlib", "predictor": True}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"},
-    {"rowsperstrip": 5, "compression": "lzw"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "zlib", "predictor": True},
+        {"tile": (16, 16)},
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"rowsperstrip": 5, "compression": "lzw"},
+    ],
+)
 def test_tiff(read, dtype, channels, options):
     pixels = noise((20, 30, channels), dtype)
     extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
@@ -38,8 +46,10 @@ def test_tiff_in_planes(read, compression):
     assert np.array_equal(read(data).pixels, pixels)
 
 
-@pytest.mark.parametrize(("extra", "alpha", "premultiplied"), [("assocalpha", True, True), ("unassalpha", True, False),
-                                                               ("unspecified", False, False)])
+@pytest.mark.parametrize(
+    ("extra", "alpha", "premultiplied"),
+    [("assocalpha", True, True), ("unassalpha", True, False), ("unspecified", False, False)],
+)
 def test_tiff_extra_samples(read, extra, alpha, premultiplied):
     pixels = noise((6, 7, 4), np.uint8)
     raw = read(tiff(pixels, photometric="rgb", extrasamples=[extra]))
@@ -62,8 +72,9 @@ def test_tiff_of_odd_depth_fills_the_range(read, bits):
     levels = noise((6, 8), np.uint16) & top
     stored = levels.astype(np.uint8 if bits <= 8 else np.uint16)
     packed = imagecodecs.packints_encode(stored, bits)
-    data = bytearray(tiff(np.frombuffer(packed, np.uint8).reshape(6, -1), photometric="minisblack", metadata=None,
-                          rowsperstrip=6))
+    data = bytearray(
+        tiff(np.frombuffer(packed, np.uint8).reshape(6, -1), photometric="minisblack", metadata=None, rowsperstrip=6)
+    )
     with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
         tags = file.pages[0].tags
         width, depth = tags["ImageWidth"], tags["BitsPerSample"]
@@ -142,8 +153,9 @@ def test_tiff_types_without_a_range(read, dtype, text):
     fails(text, read, tiff(np.ones((4, 4), dtype)))
 
 
-@pytest.mark.parametrize(("kind", "mode", "text"), [("TIFF", "LAB", "CIELAB"), ("TIFF", "CMYK", "SEPARATED"),
-                                                    ("JPEG", "CMYK", "CMYK")])
+@pytest.mark.parametrize(
+    ("kind", "mode", "text"), [("TIFF", "LAB", "CIELAB"), ("TIFF", "CMYK", "SEPARATED"), ("JPEG", "CMYK", "CMYK")]
+)
 def test_other_colour_spaces(read, kind, mode, text):
     image = Image.fromarray(noise((8, 8, 3), np.uint8)).convert(mode)
     fails(f"colour space {text}.*convert it", read, saved(image, kind))

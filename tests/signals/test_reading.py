@@ -22,14 +22,22 @@ from .image_files import exr, fails, noise, png, png_of, saved, tiff
 def whole_files():
     rgb = noise((24, 32, 3), np.uint8)
     image = Image.fromarray(rgb)
-    files = {"png": png_of(rgb), "png16": png_of(noise((24, 32, 3), np.uint16)), "jpeg": saved(image, "JPEG"),
-             "progressive": saved(image, "JPEG", progressive=True), "webp": saved(image, "WEBP"),
-             "lossless": saved(image, "WEBP", lossless=True), "bmp": saved(image, "BMP"), "gif": saved(image, "GIF"),
-             "tiff": tiff(rgb, photometric="rgb"), "zlib": tiff(rgb, photometric="rgb", compression="zlib"),
-             "lzw": tiff(rgb, photometric="rgb", compression="lzw"),
-             "tiles": tiff(rgb, photometric="rgb", tile=(16, 16)),
-             "tiffjpeg": tiff(rgb, photometric="ycbcr", compression="jpeg"),
-             "hdr": imagecodecs.rgbe_encode(noise((24, 32, 3), np.float32), header=True)}
+    files = {
+        "png": png_of(rgb),
+        "png16": png_of(noise((24, 32, 3), np.uint16)),
+        "jpeg": saved(image, "JPEG"),
+        "progressive": saved(image, "JPEG", progressive=True),
+        "webp": saved(image, "WEBP"),
+        "lossless": saved(image, "WEBP", lossless=True),
+        "bmp": saved(image, "BMP"),
+        "gif": saved(image, "GIF"),
+        "tiff": tiff(rgb, photometric="rgb"),
+        "zlib": tiff(rgb, photometric="rgb", compression="zlib"),
+        "lzw": tiff(rgb, photometric="rgb", compression="lzw"),
+        "tiles": tiff(rgb, photometric="rgb", tile=(16, 16)),
+        "tiffjpeg": tiff(rgb, photometric="ycbcr", compression="jpeg"),
+        "hdr": imagecodecs.rgbe_encode(noise((24, 32, 3), np.float32), header=True),
+    }
     buffer = io.BytesIO()
     np.save(buffer, rgb)
     files["npy"] = buffer.getvalue()
@@ -81,20 +89,40 @@ def test_damaged_files_give_nothing_but_the_one_error(read, kind):
         assert raw.pixels.ndim == 3 and raw.pixels.dtype.name in raw_module.STORAGE
 
 
-@pytest.mark.parametrize(("data", "text"), [
-    (b"", "empty file"), (b"hello, this is a note\n", "text file"), ("schöne Grüße".encode(), "text file"),
-    (b"\n<!DOCTYPE html><html>404</html>", "web page"), (b"<HTML>", "web page"), (b"<svg xmlns=''>", "SVG"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"), (b"PK\x03\x04rest", "npz"),
-    (b"\0\0\0\x1cftypavif", "AVIF"), (b"\0\0\0\x18ftypheic", "HEIC"), (b"%PDF-1.7", "PDF"), (b"8BPS\0\1", "Photoshop"),
-    (b"\x1f\x8b\x08", "gzip"), (bytes(128) + b"DICM", "DICOM"), (b"\x00\x01\x02\x03" * 9, "starts with 00 01 02 03"),
-])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "empty file"),
+        (b"hello, this is a note\n", "text file"),
+        ("schöne Grüße".encode(), "text file"),
+        (b"\n<!DOCTYPE html><html>404</html>", "web page"),
+        (b"<HTML>", "web page"),
+        (b"<svg xmlns=''>", "SVG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        (b"PK\x03\x04rest", "npz"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"%PDF-1.7", "PDF"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"\x00\x01\x02\x03" * 9, "starts with 00 01 02 03"),
+    ],
+)
 def test_what_is_no_image(read, data, text):
     fails(text, read, data)
 
 
-@pytest.mark.parametrize("data", [
-    png([b"\0\0\0"], 1, 8, 2), png_of(noise((1, 9, 3), np.uint8)), saved(Image.new("L", (1, 1)), "BMP"),
-    tiff(noise((1, 5), np.uint8)), imagecodecs.rgbe_encode(noise((1, 1, 3), np.float32), header=True)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        png([b"\0\0\0"], 1, 8, 2),
+        png_of(noise((1, 9, 3), np.uint8)),
+        saved(Image.new("L", (1, 1)), "BMP"),
+        tiff(noise((1, 5), np.uint8)),
+        imagecodecs.rgbe_encode(noise((1, 1, 3), np.float32), header=True),
+    ],
+)
 def test_nothing_to_fit(read, data):
     fails("2 x 2", read, data)
 
@@ -114,8 +142,8 @@ def test_hostile_sizes_of_other_formats(read, tmp_path):
     with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
         tags = [file.pages[0].tags[name] for name in ("ImageWidth", "ImageLength")]
     for tag in tags:
-        data[tag.offset + 2:tag.offset + 4] = struct.pack("<H", 4)  # LONG
-        data[tag.offset + 8:tag.offset + 12] = struct.pack("<I", 10**6)
+        data[tag.offset + 2 : tag.offset + 4] = struct.pack("<H", 4)  # LONG
+        data[tag.offset + 8 : tag.offset + 12] = struct.pack("<I", 10**6)
     fails("memory", read, data)
     fails("memory", read, b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1000000 +X 1000000\n" + bytes(50))
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 1000000, 3), }\n"
@@ -133,7 +161,7 @@ def test_hostile_sizes_of_other_formats(read, tmp_path):
 def test_values_that_are_not_finite(read, tmp_path, value, count):
     pixels = noise((9, 8, 3), np.float32)
     pixels[4, 5, 2] = value
-    pixels[6, :count - 1, 0] = value
+    pixels[6, : count - 1, 0] = value
     text = f"{count} value.* NaN or infinite, the first at row 4, column 5, channel 2"
     fails(text, read, tiff(pixels, photometric="rgb"))
     fails(text, read_image, exr(tmp_path, {"RGB": pixels}))
@@ -163,6 +191,7 @@ def test_no_permission(tmp_path, monkeypatch):
 
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
+
     monkeypatch.setattr(reading.Path, "open", refuse)
     fails("no permission to read .*chmod u\\+r", read_image, path)
 
@@ -174,11 +203,13 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert read_image("~/a.png").pixels.shape == (4, 4, 3)
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError(), RuntimeError("lines\nof text " * 50), KeyError("x"), RecursionError()])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("lines\nof text " * 50), KeyError("x"), RecursionError()]
+)
 def test_whatever_a_reader_raises(read, monkeypatch, error):
     def reader(path, frame):
         raise error
+
     monkeypatch.setitem(reading._READERS, "PNG", reader)
     with pytest.raises(SignalError) as caught:
         read(png_of(noise((4, 4, 3), np.uint8)))

@@ -1,6 +1,5 @@
 """Cropping and scaling: sizes, light, edges and refusals."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -19,19 +18,28 @@ def all_values(signal):
     return signal.values(every(signal.n_pixels)).reshape(signal.height, signal.width, -1).numpy()
 
 
-@pytest.mark.parametrize(("crop", "box"), [(4, (3, 1, 4, 4)), ([6, 2], (2, 2, 6, 2)), ((1, 3, 5, 2), (1, 3, 5, 2)),
-                                           ([0, 0, 10, 6], (0, 0, 10, 6)), (6.0, (2, 0, 6, 6))])
+@pytest.mark.parametrize(
+    ("crop", "box"),
+    [
+        (4, (3, 1, 4, 4)),
+        ([6, 2], (2, 2, 6, 2)),
+        ((1, 3, 5, 2), (1, 3, 5, 2)),
+        ([0, 0, 10, 6], (0, 0, 10, 6)),
+        (6.0, (2, 0, 6, 6)),
+    ],
+)
 def test_crop(crop, box):
     x, y, w, h = box
     array = noise((6, 10, 3), np.uint8)
     signal = make(array, crop=crop)
     assert signal.shape == (h, w)
-    assert np.array_equal(all_values(signal), array[y:y + h, x:x + w] / np.float32(255))
+    assert np.array_equal(all_values(signal), array[y : y + h, x : x + w] / np.float32(255))
     assert np.array_equal(signal.rows(0, h), all_values(signal))
 
 
-@pytest.mark.parametrize("crop", [7, [11, 3], [8, 3, 4, 2], [0, 5, 3, 2], 1, [3, 1], "5", [1, 2, 3], -3, [2.5, 3], True,
-                                  [], [None, 4]])
+@pytest.mark.parametrize(
+    "crop", [7, [11, 3], [8, 3, 4, 2], [0, 5, 3, 2], 1, [3, 1], "5", [1, 2, 3], -3, [2.5, 3], True, [], [None, 4]]
+)
 def test_wrong_crops(crop):
     with pytest.raises(ConfigError, match=r"signal.crop"):
         make(np.zeros((6, 10), np.uint8), crop=crop)
@@ -42,8 +50,9 @@ def test_crop_outside_says_the_size():
         make(np.zeros((6, 10), np.uint8), crop=[8, 3, 4, 2])
 
 
-@pytest.mark.parametrize(("resize", "shape"), [
-    (5, (3, 5)), ([4, 6], (6, 4)), (0.5, (3, 5)), (20, (12, 20)), (10, (6, 10))])
+@pytest.mark.parametrize(
+    ("resize", "shape"), [(5, (3, 5)), ([4, 6], (6, 4)), (0.5, (3, 5)), (20, (12, 20)), (10, (6, 10))]
+)
 def test_resize_shapes(resize, shape):
     signal = make(noise((6, 10, 3), np.uint8), resize=resize)
     assert signal.shape == shape and signal.out_dim == 3 and signal.rows(0, 2).shape == (2, shape[1], 3)
@@ -68,6 +77,7 @@ def test_resize_keeps_a_constant_and_the_mean_light(linear):
 
 def test_resize_in_blocks_is_the_resize_of_the_whole(monkeypatch):
     from neuralfield.signals.stored import StoredPixels
+
     array = noise((31, 23, 3), np.uint8)
     whole = make(array, resize=9).rows(0, 9)
     monkeypatch.setattr(StoredPixels, "rows_per_block", property(lambda self: 4))
@@ -76,6 +86,7 @@ def test_resize_in_blocks_is_the_resize_of_the_whole(monkeypatch):
 
 def test_resize_by_an_oracle():
     from PIL import Image
+
     array = noise((24, 36), np.float32)
     expected = np.asarray(Image.fromarray(array).resize((12, 8), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(make(array, resize=[12, 8], linear=True).rows(0, 8)[..., 0], expected, atol=1e-5)

@@ -50,7 +50,9 @@ def test_one_sample_from_each_stratum(n: int, batch_size: int, seed: int, epoch:
 
 
 @settings(max_examples=60, deadline=None)
-@given(n=st.integers(1, 200), batch_size=st.integers(1, 60), steps=st.lists(st.integers(0, 90), min_size=1, max_size=12))
+@given(
+    n=st.integers(1, 200), batch_size=st.integers(1, 60), steps=st.lists(st.integers(0, 90), min_size=1, max_size=12)
+)
 def test_a_function_of_the_step_alone(n: int, batch_size: int, steps: list[int]) -> None:
     """Resumed at any step, a run sees the batches that an uninterrupted one sees."""
     once = StratifiedBatches(n, batch_size, seed=1)

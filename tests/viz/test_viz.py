@@ -15,8 +15,8 @@ from PIL import Image
 
 from neuralfield.errors import OutputError, SignalError
 from neuralfield.viz import RunRow, caption_line, comparison, sweep_figure, training_curve
-from neuralfield.viz.comparison import _region
 from neuralfield.viz.charts import Point, kind_of_chart
+from neuralfield.viz.comparison import _region
 from neuralfield.viz.style import BEST, Page, count, printable, seconds, spread, text_width, unique, wrap
 from neuralfield.viz.sweep import _pick
 

@@ -72,6 +72,7 @@ class HashGrid(Encoding):
                 f"give max_resolution or per_level_scale, not both (got {max_resolution:g} and {per_level_scale:g})"
             )
         if per_level_scale is None:
+            base_resolution = integer("base_resolution", base_resolution, 1)
             highest = number("max_resolution", 2048 if max_resolution is None else max_resolution, base_resolution)
             per_level_scale = growth_factor(integer("n_levels", n_levels, 1, 64), base_resolution, highest)
         self.interpolation = choice("interpolation", interpolation, INTERPOLATIONS)

@@ -92,12 +92,15 @@ def make_layout(
     n_features = integer("n_features_per_level", n_features, 1, 64)
     table = 2 ** integer("log2_hashmap_size", log2_hashmap_size, 3, 30)
     base = np.float32(integer("base_resolution", base_resolution, 1, _MAX_RESOLUTION))
-    log2_growth = np.log2(np.float32(number("per_level_scale", per_level_scale, 1, _MAX_RESOLUTION)))
+    growth = np.float32(number("per_level_scale", per_level_scale, 1, _MAX_RESOLUTION))
+    # Functions in float64, rounded to float32 at each step: NumPy's own float32 ones differ by an ulp between processors,
+    # and a table must not change its length when a file moves to another machine.
+    log2_growth = np.float32(math.log2(growth))
     levels: list[Level] = []
     offset = 0
     for index in range(n_levels):
         with np.errstate(over="ignore"):  # infinity is refused below
-            scale = np.exp2(np.float32(index) * log2_growth) * base - np.float32(1)
+            scale = np.float32(np.exp2(np.float64(np.float32(index) * log2_growth))) * base - np.float32(1)
         if scale >= _MAX_RESOLUTION:
             raise ConfigError(
                 f"level {index} would have {scale:,.0f} vertices per axis, more than float32 coordinates can tell apart "

@@ -1,8 +1,8 @@
 """The multiresolution grid one point, one level and one corner at a time: a slow second opinion.
 
-Written from the specification (Müller et al. 2022, section 3; the arithmetic of tiny-cuda-nn 2.0), not from the package's
-reference. Integers are Python's, reduced modulo 2^32 where the specification says uint32; real numbers are exact
-fractions, rounded to float32 where the specification rounds and only there.
+Written from the specification (Müller et al. 2022, section 3; the arithmetic of tiny-cuda-nn 2.0), not from the
+package's reference. Integers are Python's, reduced modulo 2^32 where the specification says uint32; real numbers are
+exact fractions, rounded to float32 where the specification rounds and only there.
 """
 
 from __future__ import annotations

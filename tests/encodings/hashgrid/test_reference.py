@@ -17,8 +17,15 @@ from tests.encodings.hashgrid import scalar_oracle
 INTERPOLATIONS = ("linear", "smoothstep", "nearest")
 # dimensions, levels, log2 of the table, base resolution, growth: dense, hashed and mixed pyramids
 GRIDS = [
-    (1, 4, 5, 3, 2.0), (1, 3, 3, 9, 1.6), (2, 3, 12, 3, 1.7), (2, 3, 4, 5, 2.0), (2, 4, 6, 4, 1.5),
-    (3, 2, 12, 2, 2.0), (3, 3, 6, 3, 1.5), (4, 2, 12, 2, 1.8), (4, 2, 5, 3, 2.0),
+    (1, 4, 5, 3, 2.0),
+    (1, 3, 3, 9, 1.6),
+    (2, 3, 12, 3, 1.7),
+    (2, 3, 4, 5, 2.0),
+    (2, 4, 6, 4, 1.5),
+    (3, 2, 12, 2, 2.0),
+    (3, 3, 6, 3, 1.5),
+    (4, 2, 12, 2, 1.8),
+    (4, 2, 5, 3, 2.0),
 ]
 
 
@@ -82,7 +89,7 @@ def test_random_grids_and_points(data: st.DataObject, dim: int, interpolation: s
 
 
 def test_position_is_rounded_once() -> None:
-    """The fused multiply-add of the specification; with a rounding of the product first, many positions are an ulp off."""
+    """The fused multiply-add of the specification; with the product rounded first, many positions are an ulp off."""
     level = make_layout(1, 2, 1, 19, 3, 1.7).levels[1]
     truth = scalar_oracle.levels(1, 2, 19, 3, 1.7)[1]
     x = np.random.default_rng(0).random(1000).astype(np.float32)
