@@ -118,11 +118,26 @@ def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The final numbers of a folder whose run of the same configuration is complete, else None."""
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return None
-    same = isinstance(metrics, dict) and _identity(before) == _identity(_plain(config))
+    same = isinstance(metrics, dict) and _identity(_read_config(folder)) == _identity(_plain(config))
     return metrics if same and metrics.get("stopped_by") != "interrupt" else None
+
+
+def unfinished(config: Mapping[str, Any], root: Path) -> Path | None:
+    """The folder below `root` of the latest unfinished run of the same configuration."""
+    candidates = sorted(root.glob(f"**/{checkpoint.FOLDER}"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for folder in (path.parent for path in candidates):
+        if checkpoint.exists(folder) and _identity(_read_config(folder)) == _identity(_plain(config)):
+            return folder
+    return None
+
+
+def _read_config(folder: Path) -> Any:
+    try:
+        return yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
 
 
 def _identity(config: Any) -> Any:

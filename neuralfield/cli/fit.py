@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from neuralfield.cli import configuration, sweep
 from neuralfield.cli.guard import INTERRUPTED, MEND, debugging, guarded, message_of, say
-from neuralfield.errors import NeuralFieldError
+from neuralfield.errors import ConfigError, NeuralFieldError
 from neuralfield.files import explain_os_error
 
 
@@ -61,7 +61,8 @@ def _hydra_main(config: DictConfig) -> float | None:
     try:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         if job.mode != RunMode.MULTIRUN:
-            return _one(plain, folder, overrides)
+            named = any(override.startswith("hydra.run.dir=") for override in job.overrides.hydra)
+            return _one(plain, folder if named or not plain["fit"]["resume"] else _to_resume(plain, folder), overrides)
         plain["fit"]["resume"] = True  # complete runs of a repeated sweep are skipped, unfinished ones continue
         print(f"\n[{job.job.num}] {' '.join(overrides)}", flush=True)
         sweep.clear_failure(folder)
@@ -87,6 +88,19 @@ def _one(config: dict[str, Any], folder: Path, overrides: list[str]) -> float | 
         raise KeyboardInterrupt
     quality: float | None = metrics["psnr_heldout"] if metrics["psnr_heldout"] is not None else metrics["psnr"]
     return quality
+
+
+def _to_resume(config: dict[str, Any], fresh: Path) -> Path:
+    """The unfinished run that fit.resume=true means when no folder is named; takes back the `fresh` one that Hydra made."""
+    from neuralfield.run import unfinished
+
+    _remove_if_empty(fresh)
+    found = unfinished(config, Path("outputs"))
+    if found is None:
+        raise ConfigError(
+            "fit.resume=true: outputs/ holds no unfinished run of these options; name it: hydra.run.dir=FOLDER"
+        )
+    return found
 
 
 def _explained(error: Exception) -> Exception:

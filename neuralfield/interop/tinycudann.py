@@ -15,18 +15,18 @@ Nothing of this needs tiny-cuda-nn, CUDA or a GPU; only :func:`load` imports it.
 - biases: its networks have none. Inputs are padded to a multiple of 16, by zeros after a grid but by ones after
   Frequency, Identity and in a network of its own, and there the padded columns of the first matrix act as a bias. Such
   a network gets biases here: the first layer's is the sum of those columns, the others are zero and frozen.
-  :mod:`.tinycudann_layout` has the details. (One number instead of up to 15 equal ones also means smaller steps of it in training.)
+  :mod:`.tinycudann_layout` has the details. (In training one bias makes smaller steps than up to 15 columns together.)
 - float32 throughout: it rounds the parameters to float16 on each call and returns float16, so agreement is to three
   digits there. In its float32 grids it is to rounding, for coordinates in [0, 1]; outside them, where it lets indices
   wrap, :class:`~neuralfield.encodings.HashGrid` clamps.
 
-Its `Frequency` evaluates a fast sine, off by some 1e-6 in absolute terms times the highest frequency.
+Its `Frequency` takes a fast sine whose absolute error grows with the phase, hence with the frequency.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -35,10 +35,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from neuralfield.checks import choice, flag, integer, number
+from neuralfield.checks import flag, integer, number
 from neuralfield.encodings import Encoding, HashGrid, Identity, Positional
-from neuralfield.encodings.hashgrid import make_layout
-from neuralfield.errors import ConfigError, MissingDependency, nearest
+from neuralfield.encodings.hashgrid import growth_factor, make_layout
+from neuralfield.errors import ConfigError, MissingDependency
 from neuralfield.field import Field
 from neuralfield.interop import tinycudann_layout as layout
 from neuralfield.networks import MLP
@@ -60,21 +60,10 @@ _GRID = {
     "stochastic_interpolation": False,
     "fixed_point_pos": False,
 }
-_NETWORK = {"activation": "ReLU", "output_activation": "None", "n_neurons": 128, "n_hidden_layers": 5}
 _GRID_TYPES = {"Grid": "Hash", "HashGrid": "Hash", "DenseGrid": "Dense", "TiledGrid": "Tiled"}
 _ENCODINGS = (*_GRID_TYPES, "Frequency", "Identity")
 _OTHER_ENCODINGS = ("Composite", "Empty", "OneBlob", "SphericalHarmonics", "TriangleWave", "OneBlobFrequency", "NRC")
-_NETWORKS = {
-    "FullyFusedMLP": "FullyFusedMLP",
-    "MegakernelMLP": "FullyFusedMLP",
-    "CutlassMLP": "CutlassMLP",
-    "MLP": "CutlassMLP",
-}
 _INTERPOLATIONS = {"Linear": "linear", "Smoothstep": "smoothstep", "Nearest": "nearest"}
-_HIDDEN = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "SiLU": "silu", "Tanh": "tanh", "Sine": "sine"}
-_OUTPUT = {"None": "none", "ReLU": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exponential": "exp"}
-_ACTIVATIONS = (*{**_HIDDEN, **_OUTPUT}, "Softplus", "Squareplus")
-_FUSED_WIDTHS = (16, 32, 64, 128)
 _LARGEST_TABLE = 30  # log2 of the rows of a level of ours
 
 
@@ -97,16 +86,16 @@ def from_config(
     keys, which tiny-cuda-nn itself ignores.
     """
     if "encoding" in config or "network" in config:
-        _known(config, ("otype", "encoding", "network", "loss", "optimizer"), "a configuration")
+        layout.known(config, ("otype", "encoding", "network", "loss", "optimizer"), "a configuration")
         if "encoding" not in config or "network" not in config:
             there, absent = ("encoding", "network") if "encoding" in config else ("network", "encoding")
             raise ConfigError(f"there is no '{absent}' beside the '{there}'; for one alone pass config['{there}']")
         encoding = _encoding(config["encoding"], n_input_dims)
         ones = layout.pads_with_ones(encoding)
-        return Field(encoding, _network(config["network"], encoding.out_dim, n_output_dims, ones))
-    otype = _otype(config, (*_ENCODINGS, *_NETWORKS))
-    if otype in _NETWORKS:
-        return _network(config, n_input_dims, n_output_dims, ones=True)
+        return Field(encoding, layout.network_from_config(config["network"], encoding.out_dim, n_output_dims, ones))
+    otype = _otype(config, (*_ENCODINGS, *layout.NETWORKS))
+    if otype in layout.NETWORKS:
+        return layout.network_from_config(config, n_input_dims, n_output_dims, ones=True)
     encoding = _encoding(config, n_input_dims)
     if n_output_dims is not None and n_output_dims != encoding.out_dim:
         raise ConfigError(
@@ -128,7 +117,7 @@ def to_config(module: nn.Module) -> dict[str, Any]:
             raise ConfigError(f"tiny-cuda-nn's networks are MLPs; this is a {type(module.network).__name__}")
         return {"encoding": to_config(module.encoding), "network": to_config(module.network)}
     if isinstance(module, MLP):
-        return _network_config(module)
+        return layout.network_to_config(module)
     if isinstance(module, HashGrid):
         return _grid_config(module)
     if isinstance(module, Positional):
@@ -153,7 +142,7 @@ def to_config(module: nn.Module) -> dict[str, Any]:
     )
 
 
-def load_params(module: nn.Module, params: Shaped[Tensor, "..."]) -> None:
+def load_params(module: nn.Module, params: Shaped[Tensor, "*shape"]) -> None:
     """Copy tiny-cuda-nn's flat parameter vector (float32 or float16) into a module of the same configuration.
 
     Matrices lose their padding, and where it acted as a bias its sum becomes the first layer's. A Field takes the vector
@@ -194,15 +183,15 @@ def load() -> ModuleType:
         ) from error
 
 
-def _encoding(config: Mapping[str, Any], in_dim: int) -> Encoding:
+def _encoding(config: Any, in_dim: int) -> Encoding:
     otype = _otype(config, _ENCODINGS)
     if otype in _GRID_TYPES:
         return _grid(config, otype, in_dim)
     if otype == "Frequency":
-        _known(config, ("otype", "n_frequencies"), otype)
+        layout.known(config, ("otype", "n_frequencies"), otype)
         count = integer("n_frequencies", config.get("n_frequencies", 12), 1, 64)
         return Positional(in_dim, count, convention="tinycudann")
-    _known(config, ("otype", "scale", "offset"), otype)
+    layout.known(config, ("otype", "scale", "offset"), otype)
     scale, offset = number("scale", config.get("scale", 1.0)), number("offset", config.get("offset", 0.0))
     if (scale, offset) not in ((1, 0), (2, -1)):
         raise ConfigError(
@@ -213,8 +202,8 @@ def _encoding(config: Mapping[str, Any], in_dim: int) -> Encoding:
 
 
 def _grid(config: Mapping[str, Any], otype: str, in_dim: int) -> HashGrid:
-    _known(config, ("otype", "type", "per_level_scale", *_GRID), otype)
-    kind = _word("type", config.get("type", _GRID_TYPES[otype]), ("Hash", "Dense", "Tiled"))
+    layout.known(config, ("otype", "type", "per_level_scale", *_GRID), otype)
+    kind = layout.word("type", config.get("type", _GRID_TYPES[otype]), ("Hash", "Dense", "Tiled"))
     if kind == "Tiled":
         raise ConfigError(
             "a tiled grid is not offered: its levels repeat with the period of base_resolution (and above 1625 vertices "
@@ -224,10 +213,10 @@ def _grid(config: Mapping[str, Any], otype: str, in_dim: int) -> HashGrid:
     for key in ("stochastic_interpolation", "fixed_point_pos"):
         if flag(key, values[key]):
             raise ConfigError(f"{key}=true is not offered; leave it out")
-    _word("hash", values["hash"], ("CoherentPrime",))
+    layout.word("hash", values["hash"], ("CoherentPrime",))
     in_dim = integer("a grid's n_input_dims", in_dim, 2, 4)
     levels = integer("n_levels", values["n_levels"], 1, 64)
-    features = integer("n_features_per_level", choice_of("n_features_per_level", values, (1, 2, 4, 8)), 1)
+    features = _features(values["n_features_per_level"])
     base = integer("base_resolution", values["base_resolution"], 1)
     growth = number("per_level_scale", config.get("per_level_scale", _growth(kind, base, levels)), 1)
     table = values["log2_hashmap_size"]
@@ -244,8 +233,34 @@ def _grid(config: Mapping[str, Any], otype: str, in_dim: int) -> HashGrid:
         log2_hashmap_size=table,
         base_resolution=base,
         per_level_scale=growth,
-        interpolation=_INTERPOLATIONS[_word("interpolation", values["interpolation"], _INTERPOLATIONS)],
+        interpolation=_INTERPOLATIONS[layout.word("interpolation", values["interpolation"], _INTERPOLATIONS)],
     )
+
+
+def _grid_config(grid: HashGrid) -> dict[str, Any]:
+    """A grid of ours, if tiny-cuda-nn has it: 2 to 4 coordinates and 1, 2, 4 or 8 features per level."""
+    integer("a grid's n_input_dims", grid.in_dim, 2, 4)
+    _features(grid.layout.n_features)
+    options = grid.config
+    growth = options["per_level_scale"]
+    if growth is None:
+        highest = 2048 if options["max_resolution"] is None else options["max_resolution"]
+        growth = growth_factor(options["n_levels"], options["base_resolution"], highest)
+    return {
+        "otype": "HashGrid",
+        "n_levels": len(grid.layout.levels),
+        "n_features_per_level": grid.layout.n_features,
+        "log2_hashmap_size": int(options["log2_hashmap_size"]),
+        "base_resolution": int(options["base_resolution"]),
+        "per_level_scale": float(growth),
+        "interpolation": grid.interpolation.capitalize(),
+    }
+
+
+def _features(value: Any) -> int:
+    if integer("n_features_per_level", value, 1) not in (1, 2, 4, 8):
+        raise ConfigError(f"tiny-cuda-nn's grids have 1, 2, 4 or 8 features per level, got {value}")
+    return int(value)
 
 
 def _growth(kind: str, base: int, levels: int) -> float:
@@ -255,3 +270,13 @@ def _growth(kind: str, base: int, levels: int) -> float:
     if levels == 1 or base > 256:
         raise ConfigError("a DenseGrid of one level, or finer than 256, has no default per_level_scale; give it")
     return float(np.exp(np.log(np.float32(256) / np.float32(base)) / np.float32(levels - 1)))
+
+
+def _otype(config: Any, offered: tuple[str, ...]) -> str:
+    """The canonical name of a configuration's type; one that tiny-cuda-nn has and we have not is an error of its own."""
+    if not isinstance(config, Mapping) or "otype" not in config:
+        raise ConfigError(f"a configuration is a dictionary with an 'otype' ({', '.join(offered)}), got {config!r}")
+    otype = layout.word("otype", config["otype"], (*offered, *_OTHER_ENCODINGS))
+    if otype in _OTHER_ENCODINGS:
+        raise ConfigError(f"tiny-cuda-nn's {otype} is not offered here; offered: {', '.join(offered)}")
+    return otype

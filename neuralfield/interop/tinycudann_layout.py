@@ -1,4 +1,4 @@
-r"""Where each number of a tiny-cuda-nn parameter vector belongs: sizes, padding, order.
+r"""tiny-cuda-nn's networks, and where each number of a parameter vector belongs: sizes, padding, order.
 
     NetworkWithInputEncoding.params = [network][encoding]
     network  = W_1 [width x p(in)], W_2 ... W_L [width x width], W_{L+1} [p(out) x width], each row by row
@@ -18,20 +18,114 @@ that was read, perhaps, but the same function.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from neuralfield.checks import choice, integer
 from neuralfield.encodings import HashGrid
-from neuralfield.errors import ConfigError
+from neuralfield.errors import ConfigError, nearest
 from neuralfield.field import Field
 from neuralfield.networks import MLP
 
 BLOCK = 16
 """Widths of inputs and outputs are rounded up to a multiple of this."""
 
+NETWORKS = ("FullyFusedMLP", "CutlassMLP", "MegakernelMLP", "MLP")
+"""The last two are older names of the first two."""
+
+_KEYS = ("otype", "activation", "output_activation", "n_neurons", "n_hidden_layers")
+_HIDDEN = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "SiLU": "silu", "Tanh": "tanh", "Sine": "sine"}
+_OUTPUT = {"None": "none", "ReLU": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exponential": "exp"}
+_ACTIVATIONS = (*{**_HIDDEN, **_OUTPUT}, "Softplus", "Squareplus")
+_SOFTPLUS = "; Softplus there is log(1 + exp(10 x)) / 10, here log(1 + exp(x))"
+_FUSED_WIDTHS = (16, 32, 64, 128)
+
 # A weight or bias of ours, and what it is to become.
 _Copies = list[tuple[Tensor, Tensor]]
+
+
+def network_from_config(config: Any, in_dim: int, out_dim: int | None, ones: bool) -> MLP:
+    """The MLP of a tiny-cuda-nn network configuration, behind inputs that are padded with ones or with zeros.
+
+    Weights are drawn with the variance of tiny-cuda-nn's (Xavier). Where ones pad, biases exist; all but the first
+    layer's stay zero and are frozen, so that training remains among the functions that tiny-cuda-nn can represent (a
+    field that is read from a file has them free again).
+    """
+    known(config, _KEYS, "a network")
+    otype = word("otype", config.get("otype", "MLP"), NETWORKS)
+    if out_dim is None:
+        raise ConfigError("a network needs n_output_dims, the number of its outputs")
+    width = integer("n_neurons", config.get("n_neurons", 128), 1)
+    depth = integer("n_hidden_layers", config.get("n_hidden_layers", 5), 0)
+    hidden = word("activation", config.get("activation", "ReLU"), _ACTIVATIONS)
+    output = word("output_activation", config.get("output_activation", "None"), _ACTIVATIONS)
+    if depth == 0:
+        hidden = "ReLU"  # there is no layer that it would act on
+    for key, value, offered in (("activation", hidden, _HIDDEN), ("output_activation", output, _OUTPUT)):
+        if value not in offered:
+            reason = _SOFTPLUS if value == "Softplus" else ""
+            raise ConfigError(f"{key} {value} is not offered (offered: {', '.join(offered)}){reason}")
+    if otype in ("FullyFusedMLP", "MegakernelMLP") and not _fusible(width, depth, hidden):
+        widths = ", ".join(map(str, _FUSED_WIDTHS))
+        raise ConfigError(
+            f"tiny-cuda-nn's FullyFusedMLP has {widths} neurons, at least one hidden layer and neither Sine nor SiLU in it; "
+            f"use CutlassMLP for n_neurons={width}, n_hidden_layers={depth}, activation={hidden}"
+        )
+    network = MLP(
+        in_dim,
+        out_dim,
+        width=width,
+        depth=depth,
+        activation=_HIDDEN[hidden],
+        activation_scale=1.0 if hidden == "Sine" else None,
+        output_activation=_OUTPUT[output],
+        bias=ones and padded(in_dim) != in_dim,
+        initialization="xavier",
+        output_scale=1.0,
+    )
+    for layer in network.linear_layers()[1:]:
+        if layer.bias is not None:
+            layer.bias.requires_grad_(False)
+    return network
+
+
+def network_to_config(network: MLP) -> dict[str, Any]:
+    """The inverse: FullyFusedMLP where it can have the width and activation, else CutlassMLP (the same parameters)."""
+    if network.skip:
+        raise ConfigError("tiny-cuda-nn's networks cannot concatenate their input again (skip)")
+    if network.activation == "sine" and network.activation_scale != 1 and network.depth:
+        raise ConfigError(
+            f"tiny-cuda-nn's Sine is sin(x), this network's sin({network.activation_scale:g} x); use activation_scale=1 "
+            f"(multiply the weights of the hidden layers by {network.activation_scale:g})"
+        )
+    hidden = _inverse("activation", network.activation, _HIDDEN) if network.depth else "None"
+    return {
+        "otype": "FullyFusedMLP" if _fusible(network.width, network.depth, hidden) else "CutlassMLP",
+        "activation": hidden,
+        "output_activation": _inverse("output_activation", network.output_activation, _OUTPUT),
+        "n_neurons": network.width,
+        "n_hidden_layers": network.depth,
+    }
+
+
+def known(config: Any, keys: Iterable[str], what: str) -> None:
+    """Refuse keys that are not among those known."""
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{what} is given as a dictionary, got {config!r}")
+    keys = list(keys)
+    for key in config:
+        if key not in keys:
+            raise ConfigError(f"{what} has no key '{key}' (known: {', '.join(keys)}){nearest(str(key), keys)}")
+
+
+def word(name: str, value: Any, words: Iterable[str]) -> str:
+    """The one of `words` that equals `value` but for case, as tiny-cuda-nn compares them."""
+    words = list(words)
+    return {w.lower(): w for w in words}.get(str(value).lower()) or choice(name, value, words)
 
 
 def padded(width: int) -> int:
@@ -65,7 +159,7 @@ def n_params(module: nn.Module) -> int:
     return module.layout.n_parameters if isinstance(module, HashGrid) else 0
 
 
-def read(module: nn.Module, params: Shaped[Tensor, "..."]) -> None:
+def read(module: nn.Module, params: Shaped[Tensor, "*shape"]) -> None:
     """Copy a vector into a module, all of it or, on an error, nothing.
 
     Raises :class:`~neuralfield.errors.ConfigError` for a tensor that is not a flat vector of real numbers, for another
@@ -93,7 +187,19 @@ def write(module: nn.Module) -> Float[Tensor, " n"]:
 
     Raises :class:`~neuralfield.errors.ConfigError` for biases that tiny-cuda-nn has no place for.
     """
-    return torch.cat([torch.empty(0), *_blocks(module)]) if n_params(module) == 0 else torch.cat(_blocks(module))
+    return torch.cat(_blocks(module) or [torch.empty(0)])
+
+
+def _fusible(width: int, depth: int, hidden: str) -> bool:
+    return width in _FUSED_WIDTHS and depth >= 1 and hidden not in ("Sine", "SiLU")
+
+
+def _inverse(name: str, value: str, names: Mapping[str, str]) -> str:
+    for theirs, ours in names.items():
+        if ours == value:
+            return theirs
+    reason = _SOFTPLUS if value == "softplus" else ""
+    raise ConfigError(f"tiny-cuda-nn has no {name} '{value}' (it has {', '.join(names.values())}){reason}")
 
 
 def _copies(module: nn.Module, vector: Float[Tensor, " n"]) -> _Copies:
@@ -133,7 +239,7 @@ def _blocks(module: nn.Module) -> list[Float[Tensor, " n"]]:
         return _network_blocks(module.network, pads_with_ones(module.encoding)) + _blocks(module.encoding)
     if isinstance(module, MLP):
         return _network_blocks(module, ones=True)
-    return [module.params.detach().float().clone()] if isinstance(module, HashGrid) else []
+    return [module.params.detach().float()] if isinstance(module, HashGrid) else []
 
 
 def _network_blocks(network: nn.Module, ones: bool) -> list[Float[Tensor, " n"]]:

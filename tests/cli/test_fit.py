@@ -207,6 +207,22 @@ def test_running_again_with_resume_does_nothing_when_complete(command: Callable[
     assert other.code == 0 and "complete already" not in other.out
 
 
+def test_resume_without_a_folder_finds_the_unfinished_run_of_the_same_options(
+    command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = command("fit", *SMALL, "fit.resume=true")
+    assert nothing.code == 2 and "holds no unfinished run" in nothing.err
+    arguments = (*SMALL, "fit.checkpoint_seconds=1e-9")
+    with monkeypatch.context() as patch:
+        patch.setattr("neuralfield.run.results.write", lambda *_, **__: 1 / 0)  # dies after training
+        assert command("fit", *arguments).code == 2
+    (folder,) = (tmp_path / "outputs").glob("*/*")
+    resumed = command("fit", *arguments, "fit.resume=true")
+    assert resumed.code == 0, resumed.err
+    assert "resuming at step 30" in resumed.out
+    assert [p.parent for p in (tmp_path / "outputs").rglob("metrics.json")] == [folder]
+
+
 def test_a_users_own_encoding(command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_module.py").write_text(
         "from neuralfield import encodings\n"
