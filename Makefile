@@ -12,7 +12,7 @@ fit: $(VENV)/installed
 	$(BIN)/python scripts/fit.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/python -m ruff check .

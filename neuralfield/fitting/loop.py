@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralfield.errors import DeviceError, DivergedError
+from neuralfield.errors import DeviceError, DivergedError, OutputError
 from neuralfield.field import Field
 from neuralfield.fitting import checkpoint, optimizer
 from neuralfield.fitting.data import TrainingData
@@ -121,7 +121,7 @@ class Trainer:
             stopped_by = "interrupt" if interrupt.requested else self._limit()
             if stopped_by:
                 break
-            loss = self._step()
+            loss = self.train_step()
             state.step += 1
             state.seconds = time.perf_counter() - self._started
             if self._due(state.step):
@@ -135,7 +135,8 @@ class Trainer:
             self._evaluate(loss.item() if state.step and "loss" in locals() else math.nan)
         return stopped_by
 
-    def _step(self) -> Tensor:
+    def train_step(self) -> Tensor:
+        """One optimiser step on the batch of the current step; returns its loss. Counting is up to the caller."""
         options = self.options
         scale = warmup(self.state.step, options.warmup_steps) * factor(
             options.schedule, self._fraction(), options.final_lr
@@ -229,7 +230,10 @@ class Trainer:
         tensors = {f"field/{k}": v for k, v in self.field.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         tensors |= {f"optimizer/{k}": v for k, v in optimizer.state_tensors(self.field, self.optimizer).items()}
-        checkpoint.save(self.folder, self.state, tensors, self.identity)
+        try:
+            checkpoint.save(self.folder, self.state, tensors, self.identity)
+        except OutputError as error:  # a fit is worth more than its checkpoint
+            self.progress.note(f"no checkpoint this time: {error}")
         self._saved = time.perf_counter()
         self._started += self._saved - paused
 

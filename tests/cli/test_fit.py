@@ -16,6 +16,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 import neuralfield as nf
 from tests.conftest import Ran
@@ -120,17 +121,24 @@ def test_an_output_folder_that_cannot_be(command: Callable[..., Ran], tmp_path: 
     assert ran.code == 2 and "is a file, not a folder" in ran.err
 
 
-def test_a_full_disk_is_said_and_keeps_the_checkpoint(
-    command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fills_at", "kept"), [("field", {"config.yaml", "checkpoint/latest.safetensors"}), ("", {"config.yaml"})]
+)
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(
+    command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fills_at: str, kept: set[str]
 ) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(tensors: dict, path: Path, metadata: dict) -> None:
+        if fills_at not in path.name:
+            return save_file(tensors, path, metadata)
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("neuralfield.files.save_file", full)
     ran = command("fit", *SMALL, "hydra.run.dir=out", "fit.checkpoint_seconds=1e-9")
     assert ran.code == 2 and "disk full" in ran.err
+    assert ("no checkpoint" in ran.out) == (fills_at == "")  # training goes on without
     left = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert left == {"config.yaml", "checkpoint/latest.safetensors"}
+    assert left == kept
 
 
 def test_debugging_shows_the_traceback(command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,7 @@ def backward(
     """Gradients to x and to the flat parameters, each only where it is needed; see :func:`.reference.backward`."""
     kernels = _kernels(layout, interpolation)
     tables = _split(_flat(params), layout)
-    # numpy's zeros are the system's untouched pages: each is cleared when, and by the thread by which, it is first used.
-    grad_params = np.zeros(layout.n_parameters if needs_params else 0, np.float32)
+    grad_params = _take_zeros(layout.n_parameters if needs_params else 0)
     grad_x = np.zeros(x.numel() if needs_x else 0, np.float32)
     first = 0
     for chunk in _chunks(_flat(x), _flat(grad), layout, kernels):
@@ -169,6 +168,25 @@ def _chunks(x: Any, matrix: Any, layout: GridLayout, kernels: Kernels) -> Iterat
     for first in range(0, len(x) // layout.in_dim, step):
         some = x[first * layout.in_dim : (first + step) * layout.in_dim]
         yield _Chunk(some, matrix[first * layout.out_dim : (first + step) * layout.out_dim], layout, kernels)
+
+
+# Gradients that an optimiser has used up and cleared, by length. Fresh zeros cost a page fault for every page touched.
+_cleared: dict[int, list[Any]] = {}
+
+
+def give_zeros(gradient: Any) -> None:
+    """Take back the memory of a gradient to the parameters, all zeros again, for a later :func:`backward`."""
+    kept = _cleared.setdefault(len(gradient), [])
+    if len(kept) < 2:
+        kept.append(gradient)
+
+
+def _take_zeros(n: int) -> Any:
+    try:
+        return _cleared[n].pop()
+    except (KeyError, IndexError):
+        # numpy's zeros are the system's untouched pages: each is cleared when, and by the thread by which, it is first used.
+        return np.zeros(n, np.float32)
 
 
 def _flat(tensor: Tensor) -> Any:

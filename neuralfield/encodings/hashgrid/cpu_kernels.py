@@ -239,11 +239,11 @@ class Kernels(NamedTuple):
 def make(dim: int, features: int, corners: int) -> Kernels:
     """Kernels for D coordinates, F features, and K = 2^D corners (or 1: nearest)."""
     suffix = f"_d{dim}_f{features}_k{corners}"
-    forward, table, points, transpose = (_compiled(f, suffix) for f in _functions(dim, features, corners))
+    forward, table, points, transpose = (compiled(f, suffix) for f in _functions(dim, features, corners))
     return Kernels(forward, table, points, transpose, corners)
 
 
-def _compiled(function: Callable[..., None], suffix: str) -> Any:
+def compiled(function: Callable[..., None], suffix: str = "") -> Any:
     """numba's compiler for a kernel: it runs at the first call, and leaves its result on disk where it can write."""
     function.__name__ = function.__qualname__ = function.__name__ + suffix
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}

@@ -1,0 +1,1 @@
+"""Speed, measured against the peers that are installed: `python scripts/benchmark.py encode | step | fit`."""
