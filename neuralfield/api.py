@@ -17,6 +17,7 @@ from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
+from neuralfield.fitting.progress import log_to, reporter
 from neuralfield.run import build_field
 from neuralfield.signals.image import ImageSignal, load_image
 
@@ -72,10 +73,11 @@ def fit(
     if given.batch_size is None:
         given = replace(given, batch_size=defaults.batch_size(name, where))
     path = None if folder is None else Path(folder)
-    trainer = Trainer(field, signal, given, seed=seed, folder=path, progress=progress)
-    outcome = trainer.run(
-        title=f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters"
-    )
+    tell = reporter(progress)
+    trainer = Trainer(field, signal, given, seed=seed, folder=path, progress=tell)
+    title = f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters"
+    with log_to(tell):
+        outcome = trainer.run(title)
     field.history = outcome.state.history
     return field
 

@@ -21,7 +21,7 @@ from neuralfield.files import remove_leftovers, write_json, write_text
 from neuralfield.fitting import checkpoint, defaults
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
-from neuralfield.fitting.progress import Silent, reporter
+from neuralfield.fitting.progress import Silent, log_to, reporter
 from neuralfield.signals.image import ImageSignal, load_image
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
@@ -101,9 +101,10 @@ def run(
     _warn(prepared, tell)
     _start(folder, config, resuming, tell)
     began = time.perf_counter()
-    outcome = trainer.run(title=_title(prepared))
-    lpips = config.get("metrics", {}).get("lpips", "auto")
-    metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
+    with log_to(tell):
+        outcome = trainer.run(title=_title(prepared))
+        lpips = config.get("metrics", {}).get("lpips", "auto")
+        metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
     metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
     metrics["overrides"] = list(overrides)
     metrics["total_seconds"] = time.perf_counter() - began

@@ -22,9 +22,7 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def alternate(
-    contestants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
-) -> dict[str, Timing]:
+def alternate(contestants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Timing]:
     """Time each contestant once per round, after one round that does not count (compilation, first touch of memory).
 
     Alternating, so that a busy moment of the machine falls on all alike.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,6 +128,21 @@ class LiveBar(Silent):
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+@contextmanager
+def log_to(tell: Silent) -> Iterator[None]:
+    """Inside the block, what the package logs (a compilation, a download) reaches the person as notes."""
+    logger, handler = logging.getLogger("neuralfield"), logging.Handler()
+    handler.emit = lambda record: tell.note(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def reporter(progress: bool | Any = True) -> Silent:

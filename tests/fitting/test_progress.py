@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import io
+import logging
 
 from rich.console import Console
 
-from neuralfield.fitting.progress import LiveBar, PlainLog, Report, Silent, duration, reporter
+from neuralfield.fitting.progress import LiveBar, PlainLog, Report, Silent, duration, log_to, reporter
 
 REPORT = Report(120, 0.25, 1.5e-3, 28.5, "PSNR", 40.0, 61.0)
 
@@ -50,3 +51,12 @@ def test_the_reporter_suits_the_output() -> None:
     assert isinstance(reporter(True), PlainLog)  # tests have no terminal
     log = PlainLog(io.StringIO())
     assert reporter(log) is log
+
+
+def test_what_the_package_logs_becomes_a_note() -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("neuralfield")
+    with log_to(PlainLog(stream)):
+        logger.info("compiling %s", "loops")
+    logger.info("not told any more")
+    assert stream.getvalue() == "compiling loops\n"
