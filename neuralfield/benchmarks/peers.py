@@ -21,6 +21,10 @@ class NaiveGrid(nn.Module):
     The same sizes as a :class:`~neuralfield.encodings.HashGrid`, but every level has 2^T rows and is hashed.
     """
 
+    scales: Tensor
+    offsets: Tensor
+    primes: Tensor
+
     def __init__(self, in_dim: int, n_levels: int, n_features: int, log2_size: int, base: int, highest: float) -> None:
         super().__init__()
         self.size = 2**log2_size
@@ -34,11 +38,11 @@ class NaiveGrid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features, level-major."""
-        scaled = x[:, None, :] * self.scales[:, None]  # type: ignore[index]
+        scaled = x[:, None, :] * self.scales[:, None]
         low = scaled.floor()
         weight = scaled - low
         low = low.long()
-        out = 0
+        out = x.new_zeros(*low.shape[:2], self.table.shape[1])
         for corner in itertools.product((0, 1), repeat=self.in_dim):
             bits = torch.tensor(corner, device=x.device)
             keys = (low + bits) * self.primes
@@ -47,7 +51,7 @@ class NaiveGrid(nn.Module):
                 index = torch.bitwise_xor(index, keys[..., axis])
             share = torch.where(bits.bool(), weight, 1 - weight).prod(-1, keepdim=True)
             out = out + share * self.table[index % self.size + self.offsets]
-        return out.flatten(1)  # type: ignore[union-attr]
+        return out.flatten(1)
 
 
 def nerfstudio_grid(n_levels: int, n_features: int, log2_size: int, base: int, highest: float) -> nn.Module | None:
