@@ -62,13 +62,16 @@ def fit(
         raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
     where = devices.resolve(device)
     given = FitOptions.from_dict(defaults.fit_options(options))
-    name = registry.name_of(encoding) if isinstance(encoding, Encoding) else _name(encoding)
+    name = _name(encoding)
     if not isinstance(encoding, Encoding):
         given_options = {} if isinstance(encoding, str) else dict(encoding)
+        if name == "fourier":
+            given_options.setdefault("seed", seed)
         encoding = defaults.encoding_options(defaults.automatic(name, given_options), signal)
     if not isinstance(network, nn.Module):
-        sizes = {"width": defaults.AUTO, "depth": defaults.AUTO}
-        network = defaults.network_options({**sizes, **(network or {})}, name)
+        chosen = dict(network or {})
+        sizes = dict.fromkeys(("width", "depth"), defaults.AUTO) if chosen.get("name", "mlp") == "mlp" else {}
+        network = defaults.network_options({**sizes, **chosen}, name)
     field = build_field(signal, encoding, network, seed, where)
     if given.batch_size is None:
         given = replace(given, batch_size=defaults.batch_size(name, where))
@@ -82,5 +85,15 @@ def fit(
     return field
 
 
-def _name(encoding: str | Mapping[str, Any]) -> str:
-    return encoding if isinstance(encoding, str) else str(encoding.get("name", "hashgrid"))
+def _name(encoding: str | Mapping[str, Any] | Encoding) -> str:
+    if isinstance(encoding, str):
+        return encoding
+    if isinstance(encoding, Mapping):
+        return str(encoding.get("name", "hashgrid"))
+    if not isinstance(encoding, Encoding):
+        raise ConfigError(
+            f"encoding must be a name, a dictionary with one, or a neuralfield.encodings.Encoding; got "
+            f"{type(encoding).__name__}. Derive your class from Encoding (its docstring has a complete example)"
+        )
+    known = next((name for name in registry if type(encoding) is registry.get(name)), None)
+    return known or type(encoding).__name__

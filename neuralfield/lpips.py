@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 TRUNK_FILE = "alexnet-owt-7be5be79.pth"
 TRUNK_URL = f"https://download.pytorch.org/models/{TRUNK_FILE}"
 TRUNK_SHA256 = "7be5be79"  # first digits, as in the name of the file
+MODES = ("auto", "off", "download")
 SMALLEST_SIDE = 31  # below, AlexNet's second pooling has nothing left
 LARGEST_AUTO_PIXELS = 4_000_000
 
@@ -79,7 +80,7 @@ def lpips_distance(
     Raises:
         ConfigError: an unknown ``mode`` or ``net``.
     """
-    choice("metrics.lpips", mode, ["auto", "off", "download"])
+    choice("metrics.lpips", mode, MODES)
     choice("net", net, ["alex"])
     if mode == "off":
         return LPIPSResult(None, "switched off by metrics.lpips=off")

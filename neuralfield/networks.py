@@ -68,7 +68,7 @@ class MLP(Configurable, nn.Module):
 
     The last layer is then multiplied by `output_scale`. At high bandwidth the initial function is noise that training
     pixels do not remove between them, and costs more decibels there than the choice of sigma does. Hence the small
-    default (see "Initialisation" in the README for the measurement).
+    default.
 
     **Arguments**
 

@@ -30,6 +30,8 @@ from neuralfield.signals.resizing import averaged
 
 FIELD, BEST, HISTORY = "field.safetensors", "field_best.safetensors", "history.csv"
 RECONSTRUCTION, COMPARISON, TRAINING = "reconstruction.png", "comparison.png", "training.png"
+FILES = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING)
+"""What a finished run leaves beside its metrics."""
 PICTURE_SIDE = 1024
 """Longest side of an image within a figure; larger ones are reduced first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import yaml
 
 from neuralfield import devices, results
 from neuralfield import field as fields
+from neuralfield.checks import choice, integer
 from neuralfield.errors import ConfigError, OutputError
 from neuralfield.field import Field
 from neuralfield.files import remove_leftovers, write_json, write_text
@@ -22,6 +24,7 @@ from neuralfield.fitting import checkpoint, defaults
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent, log_to, reporter
+from neuralfield.lpips import MODES as LPIPS_MODES
 from neuralfield.signals.image import ImageSignal, load_image
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
@@ -48,7 +51,10 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
 
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for whatever is wrong with it; nothing is written.
     """
-    for module in config.get("imports") or []:
+    imports = config.get("imports") or []
+    for module in [imports] if isinstance(imports, str) else imports:
+        if str(Path.cwd()) not in sys.path:  # a module beside the image, say: a script's path has its own folder alone
+            sys.path.insert(0, str(Path.cwd()))
         try:
             importlib.import_module(module)
         except ImportError as error:
@@ -56,7 +62,8 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
                 f"imports={module}: that module cannot be imported ({error}); is it on PYTHONPATH?"
             ) from error
     device = devices.resolve(config.get("device", "auto"))
-    seed = int(config.get("seed", 0))
+    seed = integer("seed", config.get("seed", 0), 0)
+    choice("metrics.lpips", config.get("metrics", {}).get("lpips", "auto"), LPIPS_MODES)
     options = FitOptions.from_dict(defaults.fit_options(config.get("fit", {})))
     signal_options = {k: v for k, v in config.get("signal", {}).items() if k != "type"}
     signal = load_image(**signal_options)
@@ -69,7 +76,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
 
 
 def build_field(signal: ImageSignal, encoding: Any, network: Any, seed: int, device: torch.device) -> Field:
-    """A field for a signal, its initial weights drawn from `seed` without touching torch's global generator."""
+    """A field for a signal, its initial weights drawn from `seed`; torch's generator of the CPU is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Built on the CPU and moved: the same seed gives the same weights on every device.
@@ -93,11 +100,15 @@ def run(
     folder = Path(folder)
     tell = reporter(progress)
     resuming = bool(config.get("fit", {}).get("resume"))
-    if resuming and (finished := completed(folder, config)) is not None:
+    finished = completed(folder, config) if resuming else None
+    prepared = prepare(config)
+    # The image behind a path may have changed since.
+    if finished is not None and finished.get("fingerprint") == prepared.signal.fingerprint():
         tell.note(f"{folder}: complete already, {_summary(finished)}")
         return finished
-    prepared = prepare(config)
     trainer = prepared.trainer(folder, tell)
+    if resuming:
+        trainer.resume()  # a checkpoint of another configuration is refused before anything is touched
     _warn(prepared, tell)
     _start(folder, config, resuming, tell)
     began = time.perf_counter()
@@ -106,7 +117,7 @@ def run(
         lpips = config.get("metrics", {}).get("lpips", "auto")
         metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
     metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
-    metrics["overrides"] = list(overrides)
+    metrics |= {"overrides": list(overrides), "fingerprint": prepared.signal.fingerprint()}
     metrics["total_seconds"] = time.perf_counter() - began
     write_json(folder / METRICS, metrics)
     if outcome.stopped_by != "interrupt":
@@ -178,7 +189,8 @@ def _start(folder: Path, config: Mapping[str, Any], resuming: bool, tell: Silent
     write_text(folder / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False))
     remove_leftovers(folder)
     try:
-        (folder / METRICS).unlink(missing_ok=True)
+        for name in (METRICS, *results.FILES) if not resuming else (METRICS,):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"cannot replace {folder / METRICS}: {error.strerror}; choose another hydra.run.dir"

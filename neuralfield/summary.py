@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from neuralfield.errors import ConfigError
@@ -41,7 +42,8 @@ def summarize(folder: Path, console: Console | None = None) -> int:
         if row.error is not None:
             console.print(f"failed: {row.label}: {row.error}", style="red", highlight=False, markup=False)
     _write_csv(folder / "summary.csv", runs, rows, swept)
-    truth = next((picture for run in runs if (picture := _truth(run)) is not None), None)
+    same_signal = not any(key.startswith("signal.") for key in swept)
+    truth = None if not same_signal else next((picture for run in runs if (picture := _truth(run)) is not None), None)
     what = " and ".join(swept) if swept else "runs"
     sweep_figure(rows, swept, folder / "summary.png", truth=truth, title=f"Sweep over {what}")
     console.print(f"{folder / 'summary.csv'}, {folder / 'summary.png'}", highlight=False, soft_wrap=True)
@@ -58,7 +60,20 @@ def _overrides(run: Path) -> dict[str, Any]:
     record = _json(run / FAILED) or _json(run / "metrics.json") or {}
     given = record.get("overrides") or [f"run={run.name}"]
     pairs = (str(item).lstrip("+").split("=", 1) for item in given if "=" in str(item))
-    return {key: yaml.safe_load(value) if value else None for key, value in pairs}
+    return {key: _value(value) for key, value in pairs}
+
+
+def _value(text: str) -> Any:
+    """A number where the text is one (YAML takes 1e-05 for a word), else what YAML makes of it, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    try:
+        return yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        return text
 
 
 def _row(run: Path, swept: dict[str, Any]) -> RunRow:
@@ -114,7 +129,7 @@ def _table(rows: list[RunRow], swept: list[str]) -> Table:
     for title in [*titles, "SSIM", "steps", "seconds", "parameters"]:
         table.add_column(title, justify="right")
     for row in rows:
-        values = [str(row.swept.get(key)) for key in swept]
+        values = [escape(str(row.swept.get(key))) for key in swept]
         if row.metrics is None:
             table.add_row(*values, "failed", style="red")
             continue

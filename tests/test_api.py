@@ -81,6 +81,24 @@ def test_seeds_decide_everything_and_leave_the_global_generator_alone(picture: n
     assert not torch.equal(one(x), other(x))
 
 
+def test_modules_that_are_not_registered_can_be_fitted(picture: np.ndarray) -> None:
+    class Own(nf.encodings.Encoding):
+        @property
+        def out_dim(self) -> int:
+            return self.in_dim
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return x**2
+
+    field = nf.fit(picture, encoding=Own(2), network=torch.nn.Linear(2, 3), steps=3, progress=False)
+    assert field(torch.rand(4, 2)).shape == (4, 3)
+
+
+def test_the_seed_draws_the_frequencies_too(picture: np.ndarray) -> None:
+    one, two = (nf.fit(picture, encoding="fourier", seed=seed, **QUICK).encoding.frequencies for seed in (1, 2))
+    assert not torch.equal(one, two)
+
+
 def test_holdout_and_history(picture: np.ndarray) -> None:
     field = nf.fit(picture, holdout="every_other", **QUICK)
     assert "psnr_heldout" in field.history[-1]

@@ -18,8 +18,8 @@ _GROUPS = ("signal", "encoding", "network", "fit", "experiment")
 def config_folder() -> Path:
     """The folder `configs/`: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parent.parent
-    beside = package.parent / "configs"
-    return beside if (beside / "config.yaml").is_file() else package / "configs"
+    inside = package / "configs"
+    return inside if (inside / "config.yaml").is_file() else package.parent / "configs"
 
 
 def choices(group: str) -> list[str]:
@@ -37,6 +37,19 @@ def known_keys() -> dict[str, list[str]]:
             for key in _leaves(_read(config_folder() / group / f"{choice}.yaml")):
                 found.setdefault(f"{group}.{key}", []).append(f"{group}={choice}")
     return found
+
+
+def own_options(encoding: dict[str, Any], choice: str, overrides: list[str]) -> dict[str, Any]:
+    """The encoding's options without those of the group's choice when `encoding.name` names another class.
+
+    `imports=[mine] encoding.name=mine +encoding.power=3` should not hand a hash grid's options to that class.
+    """
+    path = config_folder() / "encoding" / f"{choice}.yaml"
+    group = _read(path) if path.is_file() else encoding
+    if encoding.get("name") == group.get("name"):
+        return encoding
+    given = {override.lstrip("+").split("=", 1)[0].removeprefix("encoding.") for override in overrides}
+    return {k: v for k, v in encoding.items() if k == "name" or k in given or k not in group}
 
 
 def explain(error: BaseException) -> ConfigError | None:

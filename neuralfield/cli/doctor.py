@@ -12,9 +12,8 @@ from neuralfield.cli.arguments import Parser
 
 _OPTIONAL = {
     "numba": ("the compiled CPU engine of the hash grid", "pip install numba"),
-    "triton": ("the CUDA engine of the hash grid", "comes with CUDA builds of torch on Linux"),
     "tinycudann": (
-        "tiny-cuda-nn's own engine",
+        "tiny-cuda-nn itself, to exchange weights with and to compare",
         'pip install "setuptools<82" wheel ninja && pip install --no-build-isolation '
         '"git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"',
     ),

@@ -58,17 +58,20 @@ def _hydra_main(config: DictConfig) -> float | None:
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     overrides = list(job.overrides.task)
+    named = any(override.startswith("hydra.run.dir=") for override in job.overrides.hydra)
     try:
         plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        plain["encoding"] = configuration.own_options(plain["encoding"], job.runtime.choices["encoding"], overrides)
         if job.mode != RunMode.MULTIRUN:
-            named = any(override.startswith("hydra.run.dir=") for override in job.overrides.hydra)
             return _one(plain, folder if named or not plain["fit"]["resume"] else _to_resume(plain, folder), overrides)
-        plain["fit"]["resume"] = True  # complete runs of a repeated sweep are skipped, unfinished ones continue
+        if "fit.resume=false" not in (override.lower() for override in overrides):
+            plain["fit"]["resume"] = True  # complete runs of a repeated sweep are skipped, unfinished ones continue
         print(f"\n[{job.job.num}] {' '.join(overrides)}", flush=True)
         sweep.clear_failure(folder)
         return _one(plain, folder, overrides)
     except (Exception, KeyboardInterrupt) as error:
-        _remove_if_empty(folder)
+        if not named:
+            _remove_if_empty(folder)
         if job.mode != RunMode.MULTIRUN:
             _failure.append(error if debugging() or isinstance(error, KeyboardInterrupt) else _explained(error))
             return None
@@ -124,7 +127,7 @@ def _with_sweep_folder(arguments: list[str]) -> list[str]:
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     if not multirun or any(a.startswith("hydra.sweep.dir=") for a in arguments):
         return arguments
-    overrides = sorted(a for a in arguments if "=" in a and not a.startswith(("hydra", "-", "device=")))
+    overrides = sorted(a for a in arguments if "=" in a and not a.startswith(("hydra", "-")))
     swept = [a.split("=", 1)[0].split(".")[-1] for a in overrides if "," in a.split("=", 1)[1]]
     digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
     return [*arguments, f"hydra.sweep.dir=outputs/sweeps/{'-'.join([*swept, digest])}"]

@@ -13,6 +13,9 @@ MEND, INTERRUPTED = 2, 130
 """Exit codes: something that the user can mend; Ctrl-C (128 + SIGINT, as shells expect)."""
 
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "unable to allocate")
+
+
 def debugging() -> bool:
     """Whether NEURALFIELD_DEBUG asks for tracebacks."""
     return os.environ.get("NEURALFIELD_DEBUG", "") not in ("", "0")
@@ -42,6 +45,11 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, NeuralFieldError):
         return str(error)
     text = str(error).strip().splitlines()
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
+        return (
+            f"out of memory ({text[0] if text else 'no details'}); a smaller fit.batch_size, network.width, "
+            f"encoding.log2_hashmap_size or signal.resize needs less"
+        )
     what = f"{type(error).__name__}: {text[0] if text else 'no message'}"
     return f"{what} (an unexpected error; NEURALFIELD_DEBUG=1 shows where it arose)"
 

@@ -8,19 +8,21 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from neuralfield.cli.arguments import Parser, field_file
+from neuralfield.cli.arguments import Parser, add_run, field_file, import_modules
 from neuralfield.errors import ConfigError
 
 
 def info(arguments: list[str]) -> int:
     """Describe a run or a field file."""
     parser = Parser(prog="neuralfield info", description="Describe a run, or a field.safetensors.")
-    parser.add_argument("run", help="folder of a run, or a field file")
+    add_run(parser)
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     given = parser.parse_args(arguments)
     from neuralfield import field as fields
 
+    import_modules(given.imports)
     path = field_file(given.run)
     field = fields.load(path)
     metrics = _metrics(path.parent)
@@ -33,9 +35,10 @@ def info(arguments: list[str]) -> int:
     signal = field.signal
     if signal:
         size = f"{signal.get('width')} x {signal.get('height')}, {signal.get('channels')} channels"
-        table.add_row("signal", f"{signal.get('name')}: {size}, {signal.get('space')}, holdout {signal.get('holdout')}")
+        text = f"{signal.get('name')}: {size}, {signal.get('space')}, holdout {signal.get('holdout')}"
+        table.add_row("signal", Text(text))  # a name is no markup, whatever brackets it holds
     for part in ("encoding", "network"):
-        table.add_row(part, _words(field.config[part]))
+        table.add_row(part, Text(_words(field.config[part])))
     table.add_row("parameters", f"{field.n_parameters:,} ({path.stat().st_size / 2**20:.1f} MiB on disk)")
     for key, title, unit in _LINES:
         if metrics.get(key) is not None:

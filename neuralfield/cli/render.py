@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from neuralfield.cli.arguments import Parser, field_file
+from neuralfield.cli.arguments import Parser, add_run, field_file, import_modules
 from neuralfield.errors import ConfigError
 
 
 def render(arguments: list[str]) -> int:
     """Draw the field of a run."""
     parser = Parser(prog="neuralfield render", description="Draw a fitted field at any resolution.")
-    parser.add_argument("run", help="folder of a run, or a field.safetensors")
+    add_run(parser)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, help="times the size of the image that was fitted (default 1)")
     size.add_argument("--size", help="WIDTHxHEIGHT in pixels, or WIDTH alone")
@@ -26,11 +26,13 @@ def render(arguments: list[str]) -> int:
     from neuralfield import devices, export
     from neuralfield import field as fields
 
+    import_modules(given.imports)
     path = field_file(given.run)
     field = fields.load(path, devices.resolve(given.device))
     region = export.check_region(_numbers(given.region)) if given.region else (0.0, 0.0, 1.0, 1.0)
     width, height = _size(given.size, given.scale, region, field.signal)
-    output = Path(given.output) if given.output else path.parent / f"render_{width}x{height}.png"
+    part = f"_{given.region.replace(',', '_')}" if given.region else ""
+    output = Path(given.output) if given.output else path.parent / f"render_{width}x{height}{part}.png"
     # A wrong suffix should not be found out after minutes of drawing.
     if output.suffix.lower() not in export.SUFFIXES:
         raise ConfigError(f"cannot write {output.name}: known formats are {', '.join(export.SUFFIXES)}")

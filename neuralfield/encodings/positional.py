@@ -80,8 +80,11 @@ class Positional(Encoding):
 
     def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
         phase = 2 * math.pi * (x[:, :, None] * self.frequencies).flatten(1)  # [n, D * n_frequencies], frequency fastest
-        features = torch.cat([torch.sin(phase), torch.cos(phase), *([x] if self.include_input else [])], dim=-1)
-        return features[:, self.order().to(x.device)]
+        raw = [x] if self.include_input else []
+        if self.convention == "neuralfield":
+            return torch.cat([*raw, torch.sin(phase), torch.cos(phase)], dim=-1)
+        plain = torch.cat([torch.sin(phase), torch.cos(phase), *raw], dim=-1)
+        return plain[:, self.order().to(x.device)]
 
     def order(self) -> Int[Tensor, " out_dim"]:
         """Where each output feature stands in the plain order: all sines, all cosines (axis by axis), then x.

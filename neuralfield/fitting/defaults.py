@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from neuralfield.checks import integer, number
 from neuralfield.signals.image import ImageSignal
 
 AUTO = "auto"
@@ -26,7 +27,7 @@ def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[st
     lattice = max(signal.shape) / math.sqrt(signal.n_pixels / samples)
     if chosen.get("name") == "hashgrid":
         if chosen.get("max_resolution") == AUTO:
-            base = chosen.get("base_resolution", 16)
+            base = integer("base_resolution", chosen.get("base_resolution", 16), 1)
             given = chosen.get("per_level_scale") is not None
             chosen["max_resolution"] = None if given else max(float(base), float(round(lattice)))
         if chosen.get("log2_hashmap_size") == AUTO:
@@ -34,7 +35,7 @@ def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[st
     if chosen.get("name") == "positional":
         if chosen.get("max_frequency") == AUTO:
             counted = chosen.get("n_frequencies") not in (AUTO, None)
-            lowest = chosen.get("min_frequency", 1.0)
+            lowest = number("min_frequency", chosen.get("min_frequency", 1.0), 0, above=True)
             chosen["max_frequency"] = None if counted else max(lattice / 4, lowest)
         if chosen.get("n_frequencies") == AUTO:
             chosen["n_frequencies"] = None

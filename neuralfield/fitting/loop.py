@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Trainer:
             self.probes["psnr_heldout"] = heldout
         self.identity: dict[str, Any] = {
             "fit": options.identity(),
-            **field.config,
+            **(field.config if folder is not None else {}),
             "signal": signal.fingerprint(),
             "seed": seed,
             "device": field.device.type,
@@ -91,8 +92,10 @@ class Trainer:
         Raises :class:`~neuralfield.errors.DivergedError` when the loss stops being finite, and
         :class:`~neuralfield.errors.DeviceError` when memory runs out.
         """
-        if self.options.resume:
-            self._resume()
+        if self.options.resume and not self.state.history:
+            self.resume()
+        if self.options.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
         deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(self.options.deterministic or deterministic)
         self.progress.start(title)
@@ -128,9 +131,9 @@ class Trainer:
                 self._evaluate(loss.item())
             self._report(loss)
             self._checkpoint()
-        if stopped_by == "interrupt":
-            # Before the last evaluation, which an uninterrupted run would not have made at this step.
-            self._checkpoint(now=True)
+        # Drawing and measuring a large image takes long too: nothing trained should be lost then. And before the last
+        # evaluation, which an uninterrupted run would not have made at this step.
+        self._checkpoint(now=True)
         if state.history[-1]["step"] != state.step:
             self._evaluate(loss.item() if state.step and "loss" in locals() else math.nan)
         return stopped_by
@@ -237,7 +240,11 @@ class Trainer:
         self._saved = time.perf_counter()
         self._started += self._saved - paused
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Go to where the folder's checkpoint stands, if it has one.
+
+        Raises :class:`~neuralfield.errors.FieldFileError` when another configuration wrote it.
+        """
         found = checkpoint.load(self.folder, self.identity) if self.folder is not None else None
         if found is None:
             return

@@ -32,7 +32,7 @@ class FitOptions:
     - `weight_decay`: L2 on the network's weights, never on a table's (it would decay rows that no pixel touches).
     - `precision`: of the network's matrix products; the encoding stays in float32.
     - `eval_every`: steps between evaluations; None: at 1, 2, 3, 4, 6, 8, 11, 16, ... (powers of the root of two).
-    - `eval_points`: samples in such an evaluation (the last one takes all).
+    - `eval_points`: samples in such an evaluation; the final metrics are over all.
     - `checkpoint_seconds`: time between checkpoints; 0: none.
     - `keep`: "last" or "best" evaluated state as the result.
     - `resume`: continue from the folder's checkpoint.
@@ -42,7 +42,7 @@ class FitOptions:
     steps: int | None = 2000
     seconds: float | None = None
     target_psnr: float | None = None
-    batch_size: int | str | None = None
+    batch_size: int | float | str | None = None
     loss: str = "mse"
     lr: float | None = None
     encoding_lr: float | None = None
@@ -64,8 +64,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None and self.target_psnr is None:
             raise ConfigError("nothing would end this fit: give fit.steps, fit.seconds or fit.target_psnr")
-        if self.steps is not None:
-            integer("fit.steps", self.steps, 1, 10**9)
+        self._whole("steps", 1, 10**9)
         if self.seconds is not None:
             number("fit.seconds", self.seconds, 0, above=True)
         if self.target_psnr is not None:
@@ -73,27 +72,32 @@ class FitOptions:
         if isinstance(self.batch_size, str):
             if self.batch_size != "full":
                 raise ConfigError(f"fit.batch_size must be a number, 'full', or null, got {self.batch_size!r}")
-        elif self.batch_size is not None:
-            integer("fit.batch_size", self.batch_size, 1)
+        else:
+            self._whole("batch_size", 1)
         choice("fit.loss", self.loss, LOSSES)
         for name in ("lr", "encoding_lr"):
             if getattr(self, name) is not None:
                 number(f"fit.{name}", getattr(self, name), 0)
         choice("fit.schedule", self.schedule, SCHEDULES)
         number("fit.final_lr", self.final_lr, 0, 1, above=self.schedule == "exponential")
-        integer("fit.warmup_steps", self.warmup_steps, 0)
+        self._whole("warmup_steps", 0)
         for name in ("beta1", "beta2"):
             number(f"fit.{name}", getattr(self, name), 0, 1 - 1e-9)
         number("fit.eps", self.eps, 0, above=True)
         number("fit.weight_decay", self.weight_decay, 0)
         choice("fit.precision", self.precision, PRECISIONS)
-        if self.eval_every is not None:
-            integer("fit.eval_every", self.eval_every, 1)
-        integer("fit.eval_points", self.eval_points, 1)
+        self._whole("eval_every", 1)
+        self._whole("eval_points", 1)
         number("fit.checkpoint_seconds", self.checkpoint_seconds, 0)
         choice("fit.keep", self.keep, ("last", "best"))
         flag("fit.resume", self.resume)
         flag("fit.deterministic", self.deterministic)
+
+    def _whole(self, name: str, low: int, high: int | None = None) -> None:
+        """Check an option that is a whole number, and keep it as an int: 1e4 is one too."""
+        value = getattr(self, name)
+        if value is not None:
+            object.__setattr__(self, name, integer(f"fit.{name}", value, low, high))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitOptions:

@@ -115,7 +115,7 @@ class LiveBar(Silent):
         self._task: TaskID | None = None
 
     def start(self, title: str) -> None:
-        self._bar.console.print(title, highlight=False)
+        self.note(title)
         self._bar.start()
         self._task = self._bar.add_task("fitting", total=1.0, words="")
 
@@ -124,7 +124,7 @@ class LiveBar(Silent):
             self._bar.update(self._task, completed=report.fraction, words=report.words())
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, markup=False)
 
     def stop(self) -> None:
         self._bar.stop()

@@ -86,6 +86,8 @@ def test_the_same_from_python(command: Callable[..., Ran], tmp_path: Path) -> No
         ("signal.name=astronaught", "did you mean 'astronaut'"),
         ("signal.holdout=half", "every_other"),
         ("encoding=[1,2", "quote values"),
+        ("metrics.lpips=of", "did you mean 'off'"),
+        ("seed=-1", "seed must be at least 0"),
         ("+imports=[no_such_module]", "cannot be imported"),
         ("imports=[no_such_module]", "cannot be imported"),
     ],
@@ -100,7 +102,16 @@ def test_a_mistake_is_explained_in_one_line_and_leaves_nothing(
     assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("value", ["fit.steps=abc", "fit.steps=1.5", "fit.resume=perhaps", "encoding.n_levels=many"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "fit.steps=abc",
+        "fit.resume=perhaps",
+        "encoding.n_levels=many",
+        "encoding.base_resolution=abc",
+        "seed=abc",
+    ],
+)
 def test_a_value_of_the_wrong_kind_too(tmp_path: Path, value: str) -> None:
     # In a process of its own: the checking of annotations in tests would answer first.
     ran = fit(value, cwd=tmp_path)
@@ -231,6 +242,45 @@ def test_resume_without_a_folder_finds_the_unfinished_run_of_the_same_options(
     assert [p.parent for p in (tmp_path / "outputs").rglob("metrics.json")] == [folder]
 
 
+def test_a_changed_image_is_fitted_again(command: Callable[..., Ran], tmp_path: Path, picture: np.ndarray) -> None:
+    again = ("fit", "signal.path=image.npy", *SMALL[1:], "hydra.run.dir=out", "fit.resume=true")
+    np.save(tmp_path / "image.npy", picture)
+    assert command(*again).code == 0
+    assert "complete already" in command(*again).out
+    np.save(tmp_path / "image.npy", 255 - picture)
+    changed = command(*again)
+    assert changed.code == 0 and "complete already" not in changed.out
+
+
+def test_a_refused_resume_touches_nothing(
+    command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("neuralfield.run.results.write", lambda *_, **__: 1 / 0)
+        assert command("fit", *SMALL, "hydra.run.dir=out").code == 2
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    refused = command("fit", *SMALL, "fit.lr=0.5", "hydra.run.dir=out", "fit.resume=true")
+    assert refused.code == 2 and "belongs to another configuration: fit.lr" in refused.err
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+def test_a_folder_that_was_there_stays(command: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "mine" / "out").mkdir(parents=True)
+    assert command("fit", "signal.path=nothere.png", "hydra.run.dir=mine/out").code == 2
+    assert (tmp_path / "mine" / "out").is_dir()
+
+
+def test_exhausted_memory_is_said_wherever_it_happens(
+    command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("neuralfield.results.render", exhausted)
+    ran = command("fit", *SMALL)
+    assert ran.code == 2 and "a smaller fit.batch_size" in ran.err
+
+
 def test_a_users_own_encoding(command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_module.py").write_text(
         "from neuralfield import encodings\n"
@@ -244,10 +294,10 @@ def test_a_users_own_encoding(command: Callable[..., Ran], tmp_path: Path, monke
         "    def encode(self, x): return x**self.power\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    ran = command(
-        "fit", *SMALL, "imports=[own_module]", "encoding=none", "encoding.name=ownsquare", "~encoding.centered",
-        "+encoding.power=3.0", "hydra.run.dir=out",
-    )  # fmt: skip
+    own = ("imports=own_module", "encoding.name=ownsquare", "+encoding.power=3.0")
+    ran = command("fit", *SMALL, *own, "hydra.run.dir=out")
     assert ran.code == 0, ran.err
+    assert command("render", "out", "--import", "own_module", "--scale", "2").code == 0
+    assert "cannot be imported" in command("info", "out", "--import", "no_such_module").err
     field = nf.load(tmp_path / "out" / "field.safetensors")
     assert field.config["encoding"] == {"name": "ownsquare", "in_dim": 2, "power": 3.0}

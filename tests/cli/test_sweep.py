@@ -58,6 +58,20 @@ def test_a_failed_run_gets_another_chance(command: Callable[..., Ran], tmp_path:
     assert not (tmp_path / "sweep" / "1" / "failed.json").exists()
 
 
+def test_numbers_are_read_as_numbers_and_odd_names_as_words(command: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = command("fit", "-m", *SMALL, "hydra.sweep.dir=sweep", "fit.lr=1e-05,1e-3", "signal.name=camera,'@odd'")
+    assert ran.code == 2  # there is no such sample; the summary stands all the same
+    rows = _rows(tmp_path / "sweep")
+    assert [float(row["fit.lr"]) for row in rows] == [1e-5, 1e-5, 1e-3, 1e-3]
+    assert [bool(row["error"]) for row in rows] == [False, True, False, True]
+
+
+def test_a_sweep_starts_over_where_it_is_told_to(command: Callable[..., Ran]) -> None:
+    sweep = ("fit", "-m", *SMALL, "hydra.sweep.dir=sweep", "encoding=none", "seed=0,1")
+    assert command(*sweep).code == 0
+    assert "complete already" not in command(*sweep, "fit.resume=false").out
+
+
 def test_the_folder_is_named_by_what_is_swept_and_differs_with_any_setting() -> None:
     base = ["-m", "encoding=fourier", "encoding.sigma=1,2"]
     first, same, other = (

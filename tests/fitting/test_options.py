@@ -31,6 +31,11 @@ def test_bad_values_name_the_option_and_what_it_takes(bad: dict, words: str) -> 
         FitOptions(**bad)
 
 
+def test_a_whole_number_may_be_written_as_a_float() -> None:
+    size = FitOptions(batch_size=1e4).batch_size
+    assert size == 10000 and type(size) is int
+
+
 def test_an_unknown_key_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="did you mean 'batch_size'"):
         FitOptions.from_dict({"batchsize": 3})
