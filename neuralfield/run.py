@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +15,7 @@ import yaml
 from neuralfield import devices, results
 from neuralfield import field as fields
 from neuralfield.checks import choice, integer
-from neuralfield.errors import ConfigError, OutputError
+from neuralfield.errors import OutputError
 from neuralfield.field import Field
 from neuralfield.files import remove_leftovers, write_json, write_text
 from neuralfield.fitting import checkpoint, defaults
@@ -25,6 +23,7 @@ from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent, log_to, reporter
 from neuralfield.lpips import MODES as LPIPS_MODES
+from neuralfield.plugins import import_modules
 from neuralfield.signals.image import ImageSignal, load_image
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
@@ -51,16 +50,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
 
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for whatever is wrong with it; nothing is written.
     """
-    imports = config.get("imports") or []
-    for module in [imports] if isinstance(imports, str) else imports:
-        if str(Path.cwd()) not in sys.path:  # a module beside the image, say: a script's path has its own folder alone
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"imports={module}: that module cannot be imported ({error}); is it on PYTHONPATH?"
-            ) from error
+    import_modules(config.get("imports") or [])
     device = devices.resolve(config.get("device", "auto"))
     seed = integer("seed", config.get("seed", 0), 0)
     choice("metrics.lpips", config.get("metrics", {}).get("lpips", "auto"), LPIPS_MODES)

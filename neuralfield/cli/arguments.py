@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,16 +27,6 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """The arguments that name a run, and the modules that its own encoding needs."""
     parser.add_argument("run", help="folder of a run, or a field.safetensors")
     parser.add_argument("--import", dest="imports", action="append", default=[], help="module with your own encoding")
-
-
-def import_modules(names: list[str]) -> None:
-    """Import the modules that register a user's own encodings; those beside the current folder are found too."""
-    sys.path.insert(0, str(Path.cwd()))
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"--import {name}: that module cannot be imported ({error})") from error
 
 
 def field_file(run: str) -> Path:

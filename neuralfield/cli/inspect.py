@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from neuralfield.cli.arguments import Parser, add_run, field_file, import_modules
+from neuralfield.cli.arguments import Parser, add_run, field_file
 from neuralfield.errors import ConfigError
+from neuralfield.plugins import import_modules
 
 
 def info(arguments: list[str]) -> int:

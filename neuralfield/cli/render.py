@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from neuralfield.cli.arguments import Parser, add_run, field_file, import_modules
+from neuralfield.cli.arguments import Parser, add_run, field_file
 from neuralfield.errors import ConfigError
+from neuralfield.plugins import import_modules
 
 
 def render(arguments: list[str]) -> int:

@@ -32,10 +32,10 @@ class Report:
     seconds_left: float | None
 
     def words(self) -> str:
-        """The report in one line."""
-        psnr = "" if self.psnr is None else f"  {self.psnr_kind} {self.psnr:6.2f} dB"
+        """The report in one line, short enough for half a terminal."""
+        psnr = "" if self.psnr is None else f"  {self.psnr_kind} {self.psnr:.2f} dB"
         left = "" if self.seconds_left is None else f"  {duration(self.seconds_left)} left"
-        return f"step {self.step:>7,}  loss {self.loss:.3e}{psnr}  {self.steps_per_second:7.1f} steps/s{left}"
+        return f"step {self.step:,}  loss {self.loss:.2e}{psnr}  {self.steps_per_second:.1f} steps/s{left}"
 
 
 def duration(seconds: float) -> str:
@@ -99,7 +99,7 @@ class PlainLog(Silent):
 
 class _Words(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(task.fields["words"])
+        return Text(task.fields["words"], no_wrap=True, overflow="ellipsis")  # one line, on narrow terminals too
 
 
 class LiveBar(Silent):
@@ -109,7 +109,7 @@ class LiveBar(Silent):
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f} %"), _Words(),
+            BarColumn(bar_width=10), TextColumn("{task.percentage:3.0f} %"), _Words(),
             console=console, refresh_per_second=8,
         )  # fmt: skip
         self._task: TaskID | None = None
@@ -124,7 +124,7 @@ class LiveBar(Silent):
             self._bar.update(self._task, completed=report.fraction, words=report.words())
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         self._bar.stop()
