@@ -95,5 +95,4 @@ def _name(encoding: str | Mapping[str, Any] | Encoding) -> str:
             f"encoding must be a name, a dictionary with one, or a neuralfield.encodings.Encoding; got "
             f"{type(encoding).__name__}. Derive your class from Encoding (its docstring has a complete example)"
         )
-    known = next((name for name in registry if type(encoding) is registry.get(name)), None)
-    return known or type(encoding).__name__
+    return registry.find(encoding) or type(encoding).__name__

@@ -53,11 +53,14 @@ class Registry(Generic[T]):
             raise ConfigError(f"unknown {self.kind} '{name}' (known: {known}){nearest(str(name), self._classes)}")
         return self._classes[name]
 
+    def find(self, instance: object) -> str | None:
+        """The name under which the class of ``instance`` is registered, or None."""
+        return next((name for name, cls in self._classes.items() if type(instance) is cls), None)
+
     def name_of(self, instance: object) -> str:
         """The name under which the class of ``instance`` is registered."""
-        for name, cls in self._classes.items():
-            if type(instance) is cls:
-                return name
+        if (name := self.find(instance)) is not None:
+            return name
         raise ConfigError(
             f"{type(instance).__qualname__} is not a registered {self.kind}; "
             f"decorate the class with @register('some_name') to save or configure it"

@@ -24,12 +24,11 @@ from neuralfield.fitting.loop import Outcome
 from neuralfield.fitting.progress import LOG_SECONDS, Silent
 from neuralfield.lpips import LARGEST_AUTO_PIXELS, lpips_distance
 from neuralfield.metrics import ImageErrors, image_quality
+from neuralfield.run_folder import BEST, COMPARISON, FIELD, HISTORY, RECONSTRUCTION, TRAINING
 from neuralfield.signals.colour import convert, to_display
 from neuralfield.signals.image import ImageSignal
 from neuralfield.signals.resizing import averaged
 
-FIELD, BEST, HISTORY = "field.safetensors", "field_best.safetensors", "history.csv"
-RECONSTRUCTION, COMPARISON, TRAINING = "reconstruction.png", "comparison.png", "training.png"
 FILES = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING)
 """What a finished run leaves beside its metrics."""
 PICTURE_SIDE = 1024

@@ -24,9 +24,8 @@ from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent, log_to, reporter
 from neuralfield.lpips import MODES as LPIPS_MODES
 from neuralfield.plugins import import_modules
+from neuralfield.run_folder import CONFIG, METRICS, read_json
 from neuralfield.signals.image import ImageSignal, load_image
-
-METRICS, CONFIG = "metrics.json", "config.yaml"
 
 
 @dataclass
@@ -118,12 +117,10 @@ def run(
 
 def completed(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The final numbers of a folder whose run of the same configuration is complete, else None."""
-    try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    metrics = read_json(folder / METRICS)
+    if metrics is None or metrics.get("stopped_by") == "interrupt":
         return None
-    same = isinstance(metrics, dict) and _identity(_read_config(folder)) == _identity(_plain(config))
-    return metrics if same and metrics.get("stopped_by") != "interrupt" else None
+    return metrics if _identity(_read_config(folder)) == _identity(_plain(config)) else None
 
 
 def unfinished(config: Mapping[str, Any], root: Path) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from rich.table import Table
 
 from neuralfield.errors import ConfigError
 from neuralfield.files import write_text
+from neuralfield.run_folder import CONFIG, FAILED, METRICS, RECONSTRUCTION, read_json
 from neuralfield.viz import RunRow, sweep_figure
 
-FAILED = "failed.json"
 _COLUMNS = ("psnr", "psnr_train", "psnr_heldout", "ssim", "lpips", "steps", "train_seconds", "n_parameters")
 _THUMBNAIL = 320
 
@@ -51,13 +50,13 @@ def summarize(folder: Path, console: Console | None = None) -> int:
 
 
 def _find(folder: Path) -> list[Path]:
-    found = {path.parent for name in ("metrics.json", FAILED) for path in folder.glob(f"*/{name}")}
+    found = {path.parent for name in (METRICS, FAILED) for path in folder.glob(f"*/{name}")}
     return sorted(found, key=lambda p: (0, int(p.name), "") if p.name.isdigit() else (1, 0, p.name))
 
 
 def _overrides(run: Path) -> dict[str, Any]:
     """What was given on the command line for this run, as values."""
-    record = _json(run / FAILED) or _json(run / "metrics.json") or {}
+    record = read_json(run / FAILED) or read_json(run / METRICS) or {}
     given = record.get("overrides") or [f"run={run.name}"]
     pairs = (str(item).lstrip("+").split("=", 1) for item in given if "=" in str(item))
     return {key: _value(value) for key, value in pairs}
@@ -78,22 +77,14 @@ def _value(text: str) -> Any:
 
 def _row(run: Path, swept: dict[str, Any]) -> RunRow:
     label = ", ".join(f"{k.split('.')[-1]}={v}" for k, v in swept.items())
-    metrics = _json(run / "metrics.json")
-    if (failure := _json(run / FAILED)) is not None:
+    metrics = read_json(run / METRICS)
+    if (failure := read_json(run / FAILED)) is not None:
         return RunRow(label, swept, None, str(failure.get("error", "failed")), None)
     if metrics is None:
         return RunRow(label, swept, None, "metrics.json cannot be read", None)
     if metrics.get("mae") == 0.0:  # JSON has no infinity: the PSNR of an exact fit is null there
         metrics |= dict.fromkeys(("psnr", "psnr_train"), math.inf)
-    return RunRow(label, swept, metrics, None, _picture(run / "reconstruction.png"))
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return RunRow(label, swept, metrics, None, _picture(run / RECONSTRUCTION))
 
 
 def _picture(path: Path) -> np.ndarray | None:
@@ -112,7 +103,7 @@ def _truth(run: Path) -> np.ndarray | None:
     from neuralfield.signals import load_image
 
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
         options = {k: v for k, v in config["signal"].items() if k != "type"}
         return load_image(**options).preview(_THUMBNAIL)
     except (OSError, yaml.YAMLError, KeyError, TypeError, NeuralFieldError):

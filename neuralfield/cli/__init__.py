@@ -39,7 +39,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    # Imported on demand: `neuralfield --help` should not take the seconds that torch takes to load.
+    # Imported on demand: only fitting needs Hydra.
     if name == "fit":
         from neuralfield.cli.fit import fit
 

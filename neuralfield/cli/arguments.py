@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from neuralfield.errors import ConfigError, FieldFileError, nearest
-
-FIELD = "field.safetensors"
+from neuralfield.run_folder import FIELD
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,6 +13,7 @@ from rich.text import Text
 from neuralfield.cli.arguments import Parser, add_run, field_file
 from neuralfield.errors import ConfigError
 from neuralfield.plugins import import_modules
+from neuralfield.run_folder import METRICS, read_json
 
 
 def info(arguments: list[str]) -> int:
@@ -26,7 +27,7 @@ def info(arguments: list[str]) -> int:
     import_modules(given.imports)
     path = field_file(given.run)
     field = fields.load(path)
-    metrics = _metrics(path.parent)
+    metrics = read_json(path.parent / METRICS) or {}
     if given.json:
         print(json.dumps({**field.config, "signal": field.signal, "metrics": metrics}, indent=2))
         return 0
@@ -74,14 +75,6 @@ def summarize(arguments: list[str]) -> int:
         raise ConfigError(f"{folder} is not a folder")
     write_summary(folder)
     return 0
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _words(options: dict[str, Any]) -> str:

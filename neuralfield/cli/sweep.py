@@ -9,7 +9,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from neuralfield.files import write_json
-from neuralfield.summary import FAILED, summarize
+from neuralfield.run_folder import FAILED
+from neuralfield.summary import summarize
 
 # The folder of the sweep that is running, and how many of its runs failed: Hydra builds the callback by itself and has
 # no way to hand these back.
