@@ -1,4 +1,4 @@
-"""The command line: `neuralfield fit | render | info | summarize | doctor`."""
+"""The command line: `neuralfield fit | reproduce | render | info | summarize | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from neuralfield.errors import ConfigError, nearest
 
 COMMANDS = {
     "fit": "fit an image; `neuralfield fit --help` lists every option",
+    "reproduce": "an experiment of a paper, with the claims that it checks",
     "render": "draw a fitted field at any resolution",
     "info": "describe a run or a field file",
     "summarize": "table, CSV and picture of a folder of runs",
@@ -39,11 +40,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    # Imported on demand: only fitting needs Hydra.
+    # Imported on demand: rendering needs no Hydra.
     if name == "fit":
         from neuralfield.cli.fit import fit
 
         return fit
+    if name == "reproduce":
+        from neuralfield.cli.reproduce import reproduce
+
+        return reproduce
     if name == "render":
         from neuralfield.cli.render import render
 
