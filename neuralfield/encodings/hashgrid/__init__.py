@@ -15,6 +15,7 @@ from neuralfield.errors import ConfigError
 __all__ = ["GridLayout", "HashGrid", "Level", "growth_factor", "make_layout"]
 
 INTERPOLATIONS = ("linear", "smoothstep", "nearest")
+TABLE_DTYPES = (None, torch.float32, torch.float16, torch.bfloat16)
 OUTSIDE = ("clamp", "error", "wrap", "zero")
 
 
@@ -50,7 +51,19 @@ class HashGrid(Encoding):
 
     - `params`: the one flat Parameter: level 0's rows, then level 1's, ...; the feature index runs fastest.
     - `layout`: resolutions, offsets and lengths of the levels.
+    - `active_levels`: how many levels count, coarsest first, or `None` for all. The others give zeros and get no gradient,
+      at no cost: for coarse-to-fine training, set it as training goes on (Li et al. 2023, Neuralangelo, section 3.2).
+      It belongs to the training, so it is not saved.
+    - `table_dtype`: `torch.float16` or `torch.bfloat16` evaluates from a copy of `params` rounded to it, half as large in
+      the cache, while `params`, features and gradients stay in float32; `None` evaluates from `params`. In float16
+      numbers below 6e-5 are multiples of 6e-8. Not saved either.
+
+    A grid converted by ``.half()`` or ``.bfloat16()`` keeps the table in that precision and gives features of it;
+    coordinates, weights and sums are in float32 all the same.
     """
+
+    _active_levels: int | None = None
+    _table_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -96,6 +109,32 @@ class HashGrid(Encoding):
     def out_dim(self) -> int:
         return self.layout.out_dim
 
+    @property
+    def active_levels(self) -> int | None:
+        """How many levels count, coarsest first; `None`: all."""
+        return self._active_levels
+
+    @active_levels.setter
+    def active_levels(self, levels: int | None) -> None:
+        highest = len(self.layout.levels)
+        self._active_levels = None if levels is None else integer("active_levels", levels, 1, highest)
+
+    @property
+    def table_dtype(self) -> torch.dtype | None:
+        """Precision of the table that features come from; `None`: that of `params`."""
+        return self._table_dtype
+
+    @table_dtype.setter
+    def table_dtype(self, dtype: torch.dtype | None) -> None:
+        if dtype not in TABLE_DTYPES:
+            known = ", ".join(map(str, TABLE_DTYPES))
+            raise ConfigError(f"table_dtype must be one of {known}; got {dtype!r}")
+        self._table_dtype = dtype
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        # Half precision cannot tell the points of a fine level apart; it is for the table only.
+        return torch.promote_types(self.params.dtype, torch.float32)
+
     def level_tables(self) -> list[Float[Tensor, "entries features"]]:
         """The rows of each level, as views into `params`."""
         return reference.level_tables(self.params, self.layout)
@@ -114,5 +153,7 @@ class HashGrid(Encoding):
                 f"coordinates reach from {x.min().item():.4g} to {x.max().item():.4g}, outside [0, 1]; rescale them, wrap "
                 f"the grid in encodings.Bounded(grid, low, high), or choose outside='clamp', 'wrap' or 'zero'"
             )
-        features = engines.encode(x, self.params, self.layout, self.interpolation, self.engine)
+        features = engines.encode(
+            x, self.params, self.layout, self.interpolation, self.engine, self.active_levels, self.table_dtype
+        )
         return features if inside is None else features * inside.to(features.dtype)

@@ -1,0 +1,266 @@
+r"""The kernels of the Triton engine. Imported on first use only; needs Triton and nothing else.
+
+One program takes one block of points at one level, and programs are numbered so that all blocks of a level come before the
+next level: those that run at the same time read one table, which then stays in the GPU's cache. A block has as many points
+as threads: each thread reads the F numbers of a row at once (they are contiguous) and has 2^D independent reads under way,
+which is what hides the latency of memory; nothing is exchanged between threads. The numbers of a level (scale, entries,
+strides) are read from memory, so that one compiled kernel serves every level of every grid of the same D and F.
+
+`levels` has one row of 3 + D int64 per level: entries, offset (rows of the levels before), whether hashed, and what one
+vertex along each axis means for the row: R^d (dense) or a prime (hashed), modulo 2^32. `scales` are float32. `tables` is
+the flat vector of parameters (an argument called `params` would collide with a variable of Triton's launcher).
+
+Names in capitals are constants of a compilation: D coordinates, F features, PADDED the next power of two, which tiles must
+have; INTERPOLATION; WIDE, whether offsets need 64 bits (32 are faster); BLOCK points per program. Loops over axes and corners
+unroll, and tuples hold one element per axis.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+@no_type_check
+def _block(n, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """Numbers of this program's points, and which of them exist."""
+    block = tl.program_id(0)
+    if WIDE:
+        block = block.to(tl.int64)
+    i = block * BLOCK + tl.arange(0, BLOCK)
+    return i, i < n
+
+
+@triton.jit
+@no_type_check
+def _tile(inside, F: tl.constexpr, PADDED: tl.constexpr, WIDE: tl.constexpr):
+    """Numbers of the features, [1, PADDED], and the mask of a tile [BLOCK, PADDED]."""
+    features = tl.arange(0, PADDED)[None, :]
+    if WIDE:
+        features = features.to(tl.int64)
+    mask = inside[:, None]
+    if F != PADDED:
+        mask = mask & (features < F)
+    return features, mask
+
+
+@triton.jit
+@no_type_check
+def _coordinates(x, i, inside, D: tl.constexpr):
+    """The points' coordinates, one tensor per axis."""
+    coordinates = ()
+    for d in tl.static_range(D):
+        coordinates += (tl.load(x + i * D + d, mask=inside, other=0.0),)
+    return coordinates
+
+
+@triton.jit
+@no_type_check
+def _axis(x, scale, stride, INTERPOLATION: tl.constexpr):
+    r"""For one axis: what the lower and the upper vertex mean for the row; their shares $\omega_0, \omega_1$ of the
+    interpolation; and the derivative $s\,h'(w)$ of the upper share. See :mod:`.reference`.
+    """
+    position = tl.fma(x, scale, 0.5)  # rounded once, as the specification has it
+    cell = tl.floor(position)
+    w = position - cell
+    # Converting NaN or what int32 cannot hold is undefined; such a point has no fraction, so vertex 0 will do.
+    vertex = tl.where(tl.abs(cell) < 2147483648.0, cell, 0.0).to(tl.int32)
+    low = vertex.to(tl.uint32) * stride
+    upper = w
+    slope = w * 0.0 + scale
+    if INTERPOLATION == "smoothstep":
+        upper = w * w * (3.0 - 2.0 * w)
+        slope = 6.0 * w * (1.0 - w) * scale
+    return low, low + stride, 1.0 - upper, upper, slope
+
+
+@triton.jit
+@no_type_check
+def _axes(scales, levels, level, coordinates, D: tl.constexpr, INTERPOLATION: tl.constexpr):
+    """Every axis at a level."""
+    scale = tl.load(scales + level)
+    axes = ()
+    for d in tl.static_range(D):
+        stride = tl.load(levels + level * (3 + D) + 3 + d).to(tl.uint32)
+        axes += (_axis(coordinates[d], scale, stride, INTERPOLATION),)
+    return axes
+
+
+@triton.jit
+@no_type_check
+def _table(levels, level, D: tl.constexpr):
+    """A level's entries, offset, and whether it is hashed."""
+    record = levels + level * (3 + D)
+    return tl.load(record).to(tl.uint32), tl.load(record + 1), tl.load(record + 2) != 0
+
+
+@triton.jit
+@no_type_check
+def _row(axes, k: tl.constexpr, entries, D: tl.constexpr, HASHED: tl.constexpr, WIDE: tl.constexpr):
+    """Row of the level's table at corner k, which takes the upper vertex along axis d where bit d of k is set."""
+    row = axes[0][k & 1]
+    for d in tl.static_range(1, D):
+        if HASHED:
+            row = row ^ axes[d][(k >> d) & 1]
+        else:
+            row = row + axes[d][(k >> d) & 1]
+    if HASHED:
+        row = row & (entries - 1)  # a power of two
+    else:
+        row = row % entries
+    return row.to(tl.int64 if WIDE else tl.int32)
+
+
+@triton.jit
+@no_type_check
+def _weight(axes, k: tl.constexpr, D: tl.constexpr, INTERPOLATION: tl.constexpr):
+    """Weight of corner k."""
+    weight = axes[0][2 + (k & 1)]
+    for d in tl.static_range(1, D):
+        weight = weight * axes[d][2 + ((k >> d) & 1)]
+    if INTERPOLATION == "nearest":
+        weight = tl.full(weight.shape, 1.0, tl.float32)
+    return weight
+
+
+@triton.jit
+@no_type_check
+def _interpolate(
+    table, axes, entries, features, mask, D: tl.constexpr, F: tl.constexpr,
+    INTERPOLATION: tl.constexpr, HASHED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Features [BLOCK, PADDED] of one level, summed in float32."""
+    values = tl.zeros(mask.shape, tl.float32) + tl.zeros(features.shape, tl.float32)
+    for k in tl.static_range(1 if INTERPOLATION == "nearest" else 2**D):
+        row = _row(axes, k, entries, D, HASHED, WIDE)
+        found = tl.load(table + row[:, None] * F + features, mask=mask, other=0.0).to(tl.float32)
+        values += _weight(axes, k, D, INTERPOLATION)[:, None] * found
+    return values
+
+
+@triton.jit(do_not_specialize=["n"])
+@no_type_check
+def forward(
+    x, tables, out, scales, levels, n,
+    D: tl.constexpr, F: tl.constexpr, PADDED: tl.constexpr,
+    INTERPOLATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Features of points `x` [n, D] into `out` [L F, n], where neighbouring threads write to neighbouring places."""
+    i, inside = _block(n, BLOCK, WIDE)
+    features, mask = _tile(inside, F, PADDED, WIDE)
+    level = tl.program_id(1)
+    entries, offset, hashed = _table(levels, level, D)
+    axes = _axes(scales, levels, level, _coordinates(x, i, inside, D), D, INTERPOLATION)
+    table = tables + offset * F
+    # One branch for the whole program: hashed levels do not pay for the division of the dense ones.
+    if hashed:
+        values = _interpolate(table, axes, entries, features, mask, D, F, INTERPOLATION, True, WIDE)
+    else:
+        values = _interpolate(table, axes, entries, features, mask, D, F, INTERPOLATION, False, WIDE)
+    tl.store(out + (level * F + features) * n + i[:, None], values, mask=mask)
+
+
+@triton.jit
+@no_type_check
+def _scatter(
+    table, axes, g, entries, features, mask, D: tl.constexpr, F: tl.constexpr,
+    INTERPOLATION: tl.constexpr, HASHED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    for k in tl.static_range(1 if INTERPOLATION == "nearest" else 2**D):
+        row = _row(axes, k, entries, D, HASHED, WIDE)
+        value = _weight(axes, k, D, INTERPOLATION)[:, None] * g
+        tl.atomic_add(table + row[:, None] * F + features, value, mask=mask, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["n"])
+@no_type_check
+def table_gradient(
+    x, grad, out, scales, levels, n, stride_n, stride_c,
+    D: tl.constexpr, F: tl.constexpr, PADDED: tl.constexpr,
+    INTERPOLATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add the gradient of every point to its rows in `out` [parameters, float32], in no particular order.
+
+    Additions at a row are done by the cache, without a round trip to the thread. `grad` [n, L F] has any strides.
+    """
+    i, inside = _block(n, BLOCK, WIDE)
+    features, mask = _tile(inside, F, PADDED, WIDE)
+    level = tl.program_id(1)
+    entries, offset, hashed = _table(levels, level, D)
+    axes = _axes(scales, levels, level, _coordinates(x, i, inside, D), D, INTERPOLATION)
+    g = tl.load(grad + i[:, None] * stride_n + (level * F + features) * stride_c, mask=mask, other=0.0)
+    table = out + offset * F
+    if hashed:
+        _scatter(table, axes, g, entries, features, mask, D, F, INTERPOLATION, True, WIDE)
+    else:
+        _scatter(table, axes, g, entries, features, mask, D, F, INTERPOLATION, False, WIDE)
+
+
+@triton.jit
+@no_type_check
+def _pull(
+    table, axes, g, entries, features, mask, D: tl.constexpr, F: tl.constexpr,
+    HASHED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Gradient to each coordinate through one level."""
+    parts = ()
+    for d in tl.static_range(D):
+        parts += (axes[d][4] * 0.0,)
+    for k in tl.static_range(2**D):
+        row = _row(axes, k, entries, D, HASHED, WIDE)
+        found = tl.load(table + row[:, None] * F + features, mask=mask, other=0.0).to(tl.float32)
+        pulled = tl.sum(found * g, axis=1)
+        added = ()
+        for d in tl.static_range(D):
+            # The derivative of the corner's weight along axis d: the other axes' shares, and the slope with its sign.
+            share = pulled
+            for e in tl.static_range(D):
+                if e != d:
+                    share = share * axes[e][2 + ((k >> e) & 1)]
+            if (k >> d) & 1:
+                added += (parts[d] + share,)
+            else:
+                added += (parts[d] - share,)
+        parts = added
+    scaled = ()
+    for d in tl.static_range(D):
+        scaled += (parts[d] * axes[d][4],)
+    return scaled
+
+
+@triton.jit(do_not_specialize=["n", "n_levels"])
+@no_type_check
+def input_gradient(
+    x, tables, grad, out, scales, levels, n, n_levels, stride_n, stride_c,
+    D: tl.constexpr, F: tl.constexpr, PADDED: tl.constexpr,
+    INTERPOLATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradient to `x` into `out` [n, D]; not for nearest.
+
+    A program goes through the levels and keeps the sum in registers: always in the same order, with no memory for parts.
+    Programs run through the levels nearly in step, so that here too few tables are in use at a time.
+    """
+    i, inside = _block(n, BLOCK, WIDE)
+    features, mask = _tile(inside, F, PADDED, WIDE)
+    coordinates = _coordinates(x, i, inside, D)
+    total = ()
+    for _ in tl.static_range(D):
+        total += (tl.zeros([BLOCK], tl.float32),)
+    for level in range(n_levels):
+        entries, offset, hashed = _table(levels, level, D)
+        axes = _axes(scales, levels, level, coordinates, D, INTERPOLATION)
+        g = tl.load(grad + i[:, None] * stride_n + (level * F + features) * stride_c, mask=mask, other=0.0)
+        table = tables + offset * F
+        if hashed:
+            parts = _pull(table, axes, g, entries, features, mask, D, F, True, WIDE)
+        else:
+            parts = _pull(table, axes, g, entries, features, mask, D, F, False, WIDE)
+        added = ()
+        for d in tl.static_range(D):
+            added += (total[d] + parts[d],)
+        total = added
+    for d in tl.static_range(D):
+        tl.store(out + i * D + d, total[d], mask=inside)
