@@ -38,11 +38,30 @@ class Tape:
 
 
 def unsupported(module: nn.Module) -> str | None:
-    """None when the structured path takes this module, else the reason."""
+    """None when the structured path takes this module, else the reason.
+
+    It takes what computes encoding, then an :class:`~neuralfield.networks.MLP` of plain ``torch.nn.Linear``, each with
+    weights of its own: a subclass that overrides the forward pass, a layer wrapped by a parametrization or an adapter, a
+    parameter used twice and a parameter that no layer knows all have other derivatives.
+    """
     if not isinstance(module, Field):
         return f"{type(module).__name__} is not a neuralfield.Field"
-    if type(module.network) is not MLP:
-        return f"its network is {type(module.network).__name__}, not neuralfield.networks.MLP"
+    if type(module).forward is not Field.forward:
+        return f"{type(module).__name__} has a forward pass of its own"
+    network = module.network
+    if type(network) is not MLP:
+        return f"its network is {type(network).__name__}, not neuralfield.networks.MLP"
+    for index, layer in enumerate(network.layers):
+        if type(layer) is not nn.Linear:
+            return f"network.layers.{index} is {type(layer).__name__}, not torch.nn.Linear"
+    names: dict[int, str] = {}
+    known = {f"network.layers.{index}.{kind}" for index in range(network.depth + 1) for kind in ("weight", "bias")}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if id(parameter) in names and parameter.requires_grad:
+            return f"{names[id(parameter)]} and {name} are one parameter"
+        names[id(parameter)] = name
+        if parameter.requires_grad and name not in known and not name.startswith("encoding."):
+            return f"{name} belongs to no layer of the network"
     return None
 
 
@@ -90,6 +109,40 @@ def backward(network: MLP, tape: Tape, seed: Float[Tensor, "n channels"]) -> tup
         signal = gradient * tape.slopes[index - 1]
         signals.append(signal)
     raise AssertionError("unreachable: a network has at least one layer")
+
+
+@torch.no_grad()
+def unit_signals(
+    network: MLP, tape: Tape, to_features: bool
+) -> tuple[list[Float[Tensor, "n channels outputs"]], Float[Tensor, "n channels features"] | None]:
+    r"""The signals of every output at once: :func:`backward` for all unit seeds, with products C times as large.
+
+    **Arguments**
+
+    - `to_features`: whether the derivative to the features is wanted; it costs as much as the first layer.
+
+    **Returns**
+
+    $\partial f_c / \partial z_l$ of each hidden layer l, [n, C, outputs of the layer], and $\partial f_c / \partial
+    \gamma$, [n, C, features], or None. The last layer's is not among them: it is diag($\psi'$).
+    """
+    layers = network.linear_layers()
+    n, channels = tape.output.shape
+    gradient = layers[-1].weight.expand(n, -1, -1)
+    if tape.output_slope is not None:
+        gradient = gradient * tape.output_slope[:, :, None]
+    skipped: list[Tensor] = []
+    signals: list[Tensor] = []
+    for index in range(network.depth - 1, -1, -1):
+        signal = gradient * tape.slopes[index][:, None]
+        signals.append(signal)
+        if index == 0 and not to_features:
+            return signals[::-1], None
+        gradient = (signal.flatten(0, 1) @ layers[index].weight).view(n, channels, layers[index].in_features)
+        if index in network.skip:
+            skipped.append(gradient[:, :, network.width :])
+            gradient = gradient[:, :, : network.width]
+    return signals[::-1], sum(skipped, gradient) if to_features else None
 
 
 def value_and_slope(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,55 @@
+"""Which parameters carry which part of an infinite-width kernel: one matrix for each tensor of weights and biases.
+
+The tangent kernel is a sum over parameters, and each layer's own contribution enters the recursion at its place (the terms
+in S and 1 of :class:`~neuralfield.ntk.recursion.Affine`). Leaving out all but one gives that one's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from neuralfield.ntk.covariance import Inputs
+from neuralfield.ntk.kernels import MLPKernel, Prepared
+from neuralfield.ntk.memory import require_dense
+from neuralfield.ntk.recursion import Network
+
+
+def kernel_parts(
+    kernel: MLPKernel, x1: Shaped[Tensor, "n dim"], x2: Shaped[Tensor, "m dim"] | None = None
+) -> dict[str, Float[Tensor, "n m"]]:
+    """The parts of ``kernel.ntk(x1, x2)``, which add up to it, under the names that the parameters have in a field.
+
+    ``network.layers.0.weight``, ``network.layers.0.bias``, ..., and ``encoding`` for an encoding's own parameters. The same
+    names as those of :func:`~neuralfield.ntk.empirical.empirical_parts`, whose numbers tend to these with the width.
+    """
+    x1 = x1 if x1.is_floating_point() else x1.float()
+    count = 2 * (kernel.depth + 1) + 1
+    require_dense(
+        count * len(x1), len(x1 if x2 is None else x2), x1.dtype, "fewer points, a patch of the image", x1.device
+    )
+    whole = kernel.prepare(x1, x2)
+    found = {}
+    for name, network, inputs in _variants(whole.network, whole.inputs):
+        prepared = Prepared(network, inputs, whole.dtype, whole.device, symmetric=x2 is None)
+        found[name] = prepared.dense("ntk")[1]
+    return {name: part for name, part in found.items() if part is not None}
+
+
+def _variants(network: Network, inputs: Inputs) -> Iterator[tuple[str, Network, Inputs]]:
+    """The network with all gains zero but one, by the name of the tensor that the one belongs to."""
+    zero = torch.zeros((), dtype=torch.float64)
+    silent = [replace(layer, gain=zero, bias_gain=zero) for layer in network.layers]
+    if inputs.tangent is not None:
+        yield "encoding", replace(network, layers=silent), inputs
+    fixed = replace(inputs, tangent=None)
+    for index, layer in enumerate(network.layers):
+        for tensor, kept in (("weight", {"gain": layer.gain}), ("bias", {"bias_gain": layer.bias_gain})):
+            if tensor == "bias" and float(layer.bias_gain) == 0:
+                continue
+            layers = [*silent[:index], replace(silent[index], **kept), *silent[index + 1 :]]
+            yield f"network.layers.{index}.{tensor}", replace(network, layers=layers), fixed
