@@ -66,8 +66,8 @@ class AdamPrediction:
 class _State:
     """Residuals and moments after some steps.
 
-    `ratio`: how many times the points the signal has; `far`: by part, what all other points' pull comes to, see
-    :func:`predict_adam`.
+    `ratio`: how many times these points the signal has; `noise`: what a batch of some of them adds to the mean square of
+    gradients, as a factor.
     """
 
     def __init__(
@@ -79,11 +79,12 @@ class _State:
         r_test: Tensor,
         beta2: float,
         ratio: float,
-        far: Tensor,
+        noise: float,
     ) -> None:
         self.parts, self.test, self.sizes = parts, test, sizes
         self.r, self.r_test, self.step = r, r_test, 0
-        self.ratio, self.far = ratio, far
+        self.ratio, self.noise = ratio, noise
+        self.diagonals = parts.diagonal(dim1=1, dim2=2)
         self.scale = 2 / (r.numel() * ratio)
         self.momentum = torch.zeros_like(r)
         self.momentum_parts = parts.new_zeros(len(parts), *r.shape)
@@ -95,18 +96,13 @@ class _State:
     def products(self) -> Tensor:
         """K_g r of every part, one matrix product for all."""
         groups, n, _ = self.parts.shape
-        near = (self.parts.reshape(groups * n, n) @ self.r).reshape(groups, n, -1)
-        return near + self.far[:, None, None] * self._mean(self.r)
-
-    def _mean(self, r: Tensor) -> Tensor:
-        """The mean over all points and patches, for each channel, repeated for every patch: [columns]."""
-        return r.mean(dim=0).reshape(-1, self.channels).mean(dim=0).repeat(r.shape[1] // self.channels)
-
-    channels = 1
+        return (self.parts.reshape(groups * n, n) @ self.r).reshape(groups, n, -1)
 
     def square(self, products: Tensor) -> Tensor:
-        """The mean square of each part's gradient."""
+        """The mean square of each part's gradient, from :meth:`products`."""
         inner = (products * self.r).sum(dim=(1, 2)).clamp_min(0)
+        if self.noise:
+            inner = inner + self.noise * (self.diagonals @ self.r.square().sum(dim=1))
         return self.scale**2 * self.ratio * inner / self.sizes
 
     def corrected(self, v: Tensor, step: float) -> Tensor:
@@ -126,7 +122,6 @@ class _State:
         if len(self.r_test):
             groups, m, n = self.test.shape
             moved = (self.test.reshape(groups * m, n) @ self.momentum).reshape(groups, m, -1)
-            moved = moved + self.far[:, None, None] * self._mean(self.momentum)
             self.r_test = self.r_test - torch.einsum("g,gmc->mc", weights, moved)
 
     def interval(self, rates: Tensor, eps: float, count: int) -> None:
@@ -193,7 +188,7 @@ def predict_adam(
     eps: float = 1e-8,
     at: Iterable[int] = (),
     n_total: int | None = None,
-    far: Mapping[str, float] | None = None,
+    batch: int | None = None,
     patches: int = 1,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
@@ -212,7 +207,8 @@ def predict_adam(
     - `at`: steps to report besides the last.
     - `n_total`: how many training points the signal has, when those given are a sample of it. A gradient over more points
       is larger, and what single points ask for counts less in it.
-    - `far`: by part, the kernel between points of the sample and points outside of it, on average.
+    - `batch`: points in a step; None for all. The scatter of a batch's gradient enters the second moment (its mean square is
+      that of all points, plus $\frac{1}{B}(1 - \frac{B}{N})$ times that of one point), not the path.
     - `patches`: the columns of y are this many patches with equal kernels (of a stationary kernel), each with its channels.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
@@ -240,9 +236,8 @@ def predict_adam(
         r_test = finite("y_test", f0_test - y_test if f0_test is not None else -y_test).to(like)
     counts = like.new_tensor([max(sizes[name], 1) for name in names])
     total = len(y) * patches if n_total is None else integer("n_total", n_total, len(y))
-    pull = like.new_tensor([(far or {}).get(name, 0.0) for name in names]) * (total - len(y))
-    state = _State(stacked, test, counts, r, r_test, beta2, total / (len(y) * patches), pull)
-    state.channels = y.shape[1] // patches
+    drawn = total if batch is None else min(integer("batch", batch, 1), total)
+    state = _State(stacked, test, counts, r, r_test, beta2, total / (len(y) * patches), total / drawn - 1)
     factor = schedule or (lambda step: 1.0)
     rate = like.new_tensor(rates)
     wanted = sorted({*at, steps} & set(range(steps + 1)))

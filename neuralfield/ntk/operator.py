@@ -22,17 +22,22 @@ class KernelOperator(ABC):
 
     ``operator @ v`` takes a vector or a matrix, torch or NumPy, and returns the same kind. Subclasses write
     :meth:`matmat`; those that know a cheaper way also :meth:`diagonal`. Square ones are symmetric and positive
-    semidefinite, as kernels are.
+    semidefinite, as kernels are, unless `symmetric` says otherwise.
 
     **Attributes**
 
     - `shape`: [rows, columns].
+    - `symmetric`: rows and columns are the same points; a square block beside the diagonal is not.
     - `dtype`, `device`: of the product.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def symmetric(self) -> bool:
+        return self.shape[0] == self.shape[1]
 
     @abstractmethod
     def matmat(self, v: Float[Tensor, "columns k"]) -> Float[Tensor, "rows k"]:
@@ -44,7 +49,8 @@ class KernelOperator(ABC):
 
     def __matmul__(self, v: Any) -> Any:
         if isinstance(v, np.ndarray):
-            return (self @ torch.from_numpy(v)).cpu().numpy()
+            # A copy: torch takes neither read-only arrays nor negative strides, and SciPy's solvers pass both.
+            return (self @ torch.from_numpy(np.array(v, order="C"))).cpu().numpy()
         if not isinstance(v, Tensor) or v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             raise ConfigError(
@@ -88,9 +94,8 @@ class KernelOperator(ABC):
         from scipy.sparse.linalg import LinearOperator
 
         dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
-        product = lambda v: self @ np.ascontiguousarray(v, dtype)  # noqa: E731
-        square = self.shape[0] == self.shape[1]
-        adjoint = {"rmatvec": product, "rmatmat": product} if square else {}
+        product = lambda v: self @ np.asarray(v, dtype)  # noqa: E731
+        adjoint = {"rmatvec": product, "rmatmat": product} if self.symmetric else {}
         return LinearOperator(self.shape, matvec=product, matmat=product, dtype=dtype, **adjoint)
 
     def _square(self, what: str) -> None:
@@ -139,6 +144,10 @@ class Restricted(KernelOperator):
         self.rows, self.columns = rows.to(whole.device), columns.to(whole.device)
         self.shape = (len(rows), len(columns))
         self.dtype, self.device = whole.dtype, whole.device
+
+    @property
+    def symmetric(self) -> bool:
+        return self.whole.symmetric and torch.equal(self.rows, self.columns)
 
     def matmat(self, v: Float[Tensor, "columns k"]) -> Float[Tensor, "rows k"]:
         embedded = torch.zeros(self.whole.shape[1], v.shape[1], dtype=self.dtype, device=self.device)
