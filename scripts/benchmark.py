@@ -1,4 +1,4 @@
-"""Speed against the peers that are installed: `python scripts/benchmark.py encode | step | fit`."""
+"""Speed against the peers that are installed: `python scripts/benchmark.py encode | step | fit | ntk`."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Speed, measured against the peers that are installed: `python scripts/benchmark.py encode | step | fit`."""
+"""Speed, measured against the peers that are installed: `python scripts/benchmark.py encode | step | fit | ntk`."""

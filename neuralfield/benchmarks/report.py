@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neuralfield import devices
-from neuralfield.benchmarks import cases
+from neuralfield.benchmarks import cases, ntk_cases, ntk_peers
 from neuralfield.cli.arguments import Parser
 from neuralfield.cli.guard import guarded
 from neuralfield.files import write_json
@@ -26,16 +27,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = Parser(prog="benchmark.py", description="Speed against the peers that are installed, alternating.")
-    parser.add_argument("what", choices=("encode", "step", "fit"), help="encode: the grid; step: training; fit: PSNR")
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds of encode and step (default 9)")
+    what = "encode: the grid; step: training; fit: PSNR; ntk: tangent kernels"
+    parser.add_argument("what", choices=("encode", "step", "fit", "ntk"), help=what)
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds of encode, step and ntk (default 9)")
     parser.add_argument("--seconds", type=float, default=10.0, help="training time of fit (default 10)")
     parser.add_argument("--image", help="image of step and fit (default: the coffee sample)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--large", action="store_true", help="ntk: also what takes minutes and gigabytes")
+    parser.add_argument("--neural-tangents", metavar="PYTHON", help="ntk: interpreter that has neural-tangents, a peer")
     parser.add_argument("-o", "--output", help="JSON file (default: outputs/benchmark_WHAT.json)")
     given = parser.parse_args(arguments)
     device = devices.resolve(given.device)
+    load = _load()
     if given.what == "encode":
         rows = cases.encode(given.rounds, device)
+    elif given.what == "ntk":
+        rows = ntk_cases.ntk(given.rounds, device, given.large, given.neural_tangents)
     else:
         signal = load_image(given.image, name="coffee")
         rows = (
@@ -45,23 +52,43 @@ def _run(arguments: list[str]) -> int:
         )
     Console().print(_table(rows))
     output = Path(given.output or f"outputs/benchmark_{given.what}.json")
-    write_json(output, {"device": devices.describe(device), "versions": devices.versions(), "rows": rows})
+    about = {"device": devices.describe(device), "versions": devices.versions(), "load": load}
+    write_json(output, {**about, "rows": rows})
     print(f"{devices.describe(device)}, torch {torch.__version__}; {output}")
+    if given.what == "ntk" and not given.neural_tangents:
+        print(f"Without neural-tangents, which needs an environment of its own: {ntk_peers.RECIPE}")
+    if load is not None and load > (os.cpu_count() or 1) / 2:
+        print(f"The machine was busy (load average {load:.1f} before this began): measure again when it is quiet")
     return 0
+
+
+def _load() -> float | None:
+    """Processes that want to run, on the average of the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key in rows[0]:
         table.add_column(key, justify="left" if key in ("case", "what") else "right")
+    before = None
     for row in rows:
-        table.add_row(*(_shown(key, value) for key, value in row.items()))
+        shown = {key: _shown(key, value) for key, value in row.items()}
+        table.add_row(*({**shown, "case": ""} if row["case"] == before else shown).values())
+        before = row["case"]
     return table
 
 
 def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return ""
     if key == "ratio":
         return f"{value:.1f}x"
+    if key == "deviation":
+        return f"{value:.0e}"
     if isinstance(value, float):
-        return f"{value:.2f}"
+        return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

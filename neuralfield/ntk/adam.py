@@ -46,6 +46,7 @@ class AdamPrediction:
 
     - `steps`: when; 0 is the initial function.
     - `train_mse`, `test_mse`: mean squared errors over points and channels; test_mse is None without test points.
+    - `f0_mse`: the mean square of what the initial function leaves on test points; None without one.
     - `train_residual`, `test_residual`: f - y at the last of the steps.
     - `weights`: by part, the factor of its kernel in the sum that trains, at the last step, relative to the largest.
     """
@@ -53,6 +54,7 @@ class AdamPrediction:
     steps: np.ndarray
     train_mse: np.ndarray
     test_mse: np.ndarray | None
+    f0_mse: np.ndarray | None
     train_residual: Float[Tensor, "n channels"]
     test_residual: Float[Tensor, "m channels"] | None
     weights: dict[str, float]
@@ -66,8 +68,8 @@ class AdamPrediction:
 class _State:
     """Residuals and moments after some steps.
 
-    `ratio`: how many times these points the signal has; `noise`: what a batch of some of them adds to the mean square of
-    gradients, as a factor.
+    `columns`: of r that make the loss; those behind them are carried along by the same steps. `ratio`: how many times these
+    points the signal has; `noise`: what a batch of some of them adds to the mean square of gradients, as a factor.
     """
 
     def __init__(
@@ -78,14 +80,16 @@ class _State:
         r: Tensor,
         r_test: Tensor,
         beta2: float,
+        columns: int,
         ratio: float,
         noise: float,
     ) -> None:
         self.parts, self.test, self.sizes = parts, test, sizes
         self.r, self.r_test, self.step = r, r_test, 0
+        self.own = slice(0, columns)
         self.ratio, self.noise = ratio, noise
         self.diagonals = parts.diagonal(dim1=1, dim2=2)
-        self.scale = 2 / (r.numel() * ratio)
+        self.scale = 2 / (len(r) * columns * ratio)
         self.momentum = torch.zeros_like(r)
         self.momentum_parts = parts.new_zeros(len(parts), *r.shape)
         self.v = parts.new_zeros(len(parts))
@@ -100,9 +104,10 @@ class _State:
 
     def square(self, products: Tensor) -> Tensor:
         """The mean square of each part's gradient, from :meth:`products`."""
-        inner = (products * self.r).sum(dim=(1, 2)).clamp_min(0)
+        r = self.r[:, self.own]
+        inner = (products[:, :, self.own] * r).sum(dim=(1, 2)).clamp_min(0)
         if self.noise:
-            inner = inner + self.noise * (self.diagonals @ self.r.square().sum(dim=1))
+            inner = inner + self.noise * (self.diagonals @ r.square().sum(dim=1))
         return self.scale**2 * self.ratio * inner / self.sizes
 
     def corrected(self, v: Tensor, step: float) -> Tensor:
@@ -190,13 +195,14 @@ def predict_adam(
     n_total: int | None = None,
     batch: int | None = None,
     patches: int = 1,
+    counted: Float[Tensor, "m channels"] | None = None,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
 
     **Arguments**
 
     - `parts`: kernels of the parameter tensors by name, traced over outputs (their mean); see
-      :func:`~neuralfield.ntk.empirical.empirical_parts` and ``MLPKernel.parts``.
+      :func:`~neuralfield.ntk.empirical.empirical_parts` and :func:`~neuralfield.ntk.kernel_parts.kernel_parts`.
     - `sizes`: how many numbers each tensor holds; of a table those that the training points reach.
     - `y`, `f0`: targets and initial values on the training points; None is zero.
     - `steps`: how many.
@@ -209,7 +215,8 @@ def predict_adam(
       is larger, and what single points ask for counts less in it.
     - `batch`: points in a step; None for all. The scatter of a batch's gradient enters the second moment (its mean square is
       that of all points, plus $\frac{1}{B}(1 - \frac{B}{N})$ times that of one point), not the path.
-    - `patches`: the columns of y are this many patches with equal kernels (of a stationary kernel), each with its channels.
+    - `patches`: the columns of y are those of this many patches with equal kernels (of a stationary kernel) side by side.
+    - `counted`: weights of the test values in their mean; None is 1.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
     """
@@ -235,16 +242,22 @@ def predict_adam(
         test = torch.stack([finite(f"the test kernel of {name}", parts_test[name]).to(like) for name in names])
         r_test = finite("y_test", f0_test - y_test if f0_test is not None else -y_test).to(like)
     counts = like.new_tensor([max(sizes[name], 1) for name in names])
-    total = len(y) * patches if n_total is None else integer("n_total", n_total, len(y))
+    total = len(y) * patches if n_total is None else integer("n_total", n_total, 1)
     drawn = total if batch is None else min(integer("batch", batch, 1), total)
-    state = _State(stacked, test, counts, r, r_test, beta2, total / (len(y) * patches), total / drawn - 1)
+    columns = y.shape[1]
+    if f0 is not None:  # what is left of it alone follows the same steps
+        r = torch.cat([r, f0.to(like)], dim=1)
+        r_test = torch.cat([r_test, like.new_zeros(0, columns) if f0_test is None else f0_test.to(like)], dim=1)
+    state = _State(
+        stacked, test, counts, r, r_test, beta2, columns, total / (len(y) * patches), total / drawn - 1
+    )  # fmt: skip
     factor = schedule or (lambda step: 1.0)
     rate = like.new_tensor(rates)
     wanted = sorted({*at, steps} & set(range(steps + 1)))
-    initial, rows = float(r.square().mean()), []
+    initial, rows = _mse(r[:, :columns]), []
     for end in _stops(wanted, steps):
         count = end - state.step
-        if count > 0 and float(state.r.square().mean()) > _CONVERGED * initial:
+        if count > 0 and _mse(state.r[:, :columns]) > _CONVERGED * initial:
             if end <= _SINGLE_STEPS:
                 state.single(rate * factor(end - 1), beta1, eps)
             else:
@@ -252,15 +265,17 @@ def predict_adam(
         else:
             state.step = end
         if end in wanted:
-            rows.append((end, _mse(state.r), _mse(state.r_test)))
-    columns = np.array(rows)
+            own, start = state.r_test[:, :columns], state.r_test[:, columns:]
+            rows.append((end, _mse(state.r[:, :columns]), _mse(own, counted), _mse(start, counted)))
+    table = np.array(rows)
     weights = state.weights / state.weights.max()
     return AdamPrediction(
-        columns[:, 0].astype(int),
-        columns[:, 1],
-        columns[:, 2] if len(r_test) else None,
-        state.r,
-        state.r_test if len(r_test) else None,
+        table[:, 0].astype(int),
+        table[:, 1],
+        table[:, 2] if len(r_test) else None,
+        table[:, 3] if len(r_test) and f0 is not None else None,
+        state.r[:, :columns],
+        state.r_test[:, :columns] if len(r_test) else None,
         dict(zip(names, weights.tolist(), strict=True)),
     )
 
@@ -275,5 +290,10 @@ def _stops(wanted: list[int], steps: int) -> list[int]:
     return sorted(stops)
 
 
-def _mse(residual: Tensor) -> float:
-    return float(residual.square().mean()) if residual.numel() else math.nan
+def _mse(residual: Tensor, counted: Tensor | None = None) -> float:
+    if not residual.numel():
+        return math.nan
+    if counted is None:
+        return float(residual.square().mean())
+    weights = counted.to(residual)
+    return float((residual.square() * weights).sum() / weights.sum())

@@ -209,12 +209,14 @@ def _encoding_factors(
         x = x.to(low.dtype)
         return _encoding_factors(inner, f"{prefix}encoding.", (x - low) / (high - low), features, to_features)
     if _is(encoding, HashGrid) and list(trained) == ["params"]:
-        found = tables.levels(encoding, x.to(encoding.params.dtype))
+        # Coordinates are never in half precision; the grid sees to that itself.
+        found = tables.levels(encoding, x.to(torch.promote_types(encoding.params.dtype, torch.float32)))
         signals = to_features.split(encoding.layout.n_features, dim=2)
         rows = [tables.Interpolation(part.index, part.weight.to(signals[0].dtype)) for part in found]
+        # Levels that are not active have a name, so that the parts stay the same as training goes on, and no factor.
         return [
             Factor(row, signal, weight=f"{prefix}level{level:02d}")
-            for level, (row, signal) in enumerate(zip(rows, signals, strict=True))
+            for level, (row, signal) in enumerate(zip(rows, signals[: len(rows)], strict=True))
         ]
     if _is(encoding, Fourier) and list(trained) == ["frequencies"]:
         # d f_c / d phase_j = a_j cos(phase_j) df_c/dsin_j - a_j sin(phase_j) df_c/dcos_j, and phase = 2 pi x.b.

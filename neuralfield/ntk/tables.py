@@ -79,13 +79,9 @@ def interpolation(x: Float[Tensor, "n dim"], level: Level, kind: str) -> Interpo
 
 
 def levels(grid: HashGrid, x: Float[Tensor, "n dim"]) -> list[Interpolation]:
-    """The rows of every $W_l$, coarsest first, for points anywhere: `grid.outside` says what becomes of those outside.
-
-    For "error" the points are taken to be inside: the grid itself has refused others.
-    """
-    inside = torch.ones_like(x[:, :1])
-    if grid.outside == "zero":
-        inside = ((x >= 0) & (x <= 1)).all(dim=-1, keepdim=True).to(x.dtype)
-    x = x - x.floor() if grid.outside == "wrap" else x.clamp(0.0, 1.0)
-    found = [interpolation(x, level, grid.interpolation) for level in grid.layout.levels]
+    """The rows of $W_l$ of every active level, coarsest first, for points anywhere, as :meth:`HashGrid.place` has them."""
+    x, inside = grid.place(x)
+    found = [interpolation(x, level, grid.interpolation) for level in grid.layout.levels[: grid.active_levels]]
+    if inside is None:
+        return found
     return [Interpolation(part.index, part.weight * inside) for part in found]

@@ -2,8 +2,8 @@ r"""Networks and plain full-batch training as the papers on the tangent kernel u
 
 The field's networks hold the effective weights ("standard" parameterisation). A network in the NTK parameterisation,
 $z = \frac{\sigma_w}{\sqrt n} W a + \sigma_b b$ with $W, b \sim \mathcal N(0, 1)$, trained with step $\eta$ is the same
-function at every step as one that holds $\frac{\sigma_w}{\sqrt n} W$ and $\sigma_b b$ and takes steps $\eta \sigma_w^2 / n$ and
-$\eta \sigma_b^2$ with them. So one network serves both.
+function at every step as one that holds $\frac{\sigma_w}{\sqrt n} W$ and $\sigma_b b$ and takes steps
+$\eta \sigma_w^2 / n$ and $\eta \sigma_b^2$ with them. So one network serves both.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from neuralfield.errors import DivergedError
 from neuralfield.field import Field
 from neuralfield.networks import MLP
 from neuralfield.ntk.conventions import rate
+from neuralfield.reproduce.progress import track
 
 
 @torch.no_grad()
@@ -76,21 +77,25 @@ def train(
     loss: str = "sum",
     at: Iterable[int] = (),
     observe: Callable[[int], None] | None = None,
+    until: float = -1.0,
+    what: str | None = None,
 ) -> list[float]:
     """Full-batch training with a squared loss of :data:`~neuralfield.ntk.conventions.LOSSES`.
 
     **Arguments**
 
     - `at`: steps after which ``observe(step)`` is called, 0 for the state before the first.
+    - `until`: a loss at which to stop early.
+    - `what`: what the steps are called where progress is told; None tells none.
 
     **Returns**
 
-    the loss before each step, and after the last: steps + 1 numbers.
+    the loss before each step, and after the last: steps + 1 numbers, fewer where training stopped early.
 
     Raises :class:`~neuralfield.errors.DivergedError` when the loss leaves the finite numbers.
     """
     factor, wanted, losses = 0.5 * rate(loss, len(y), y.shape[1]), set(at), []
-    for step in range(steps + 1):
+    for step in range(steps + 1) if what is None else track(range(steps + 1), what):
         if observe is not None and step in wanted:
             observe(step)
         optimizer.zero_grad(set_to_none=True)
@@ -98,7 +103,29 @@ def train(
         losses.append(value.item())
         if not math.isfinite(losses[-1]):
             raise DivergedError(f"the loss is {losses[-1]} at step {step}; take a smaller learning rate")
+        if losses[-1] <= until:
+            break
         if step < steps:
             value.backward()
             optimizer.step()
     return losses
+
+
+def circle(n: int, dtype: torch.dtype = torch.float64) -> Float[Tensor, "n 2"]:
+    """n points (cos, sin) of the unit circle at equal distances, the first at (1, 0)."""
+    angle = 2 * math.pi / n * torch.arange(n, dtype=torch.float64)
+    return torch.stack([angle.cos(), angle.sin()], dim=1).to(dtype)
+
+
+def log_steps(last: int, count: int = 60) -> list[int]:
+    """About ``count`` whole numbers from 0 to ``last``, ascending, spaced evenly on a logarithmic scale beyond the first."""
+    spread = (round(last ** (i / max(count - 2, 1))) for i in range(count - 1))
+    return sorted({0, *spread, last})
+
+
+def slope(x: Iterable[float], y: Iterable[float]) -> float:
+    """Of the straight line through log y against log x, by least squares: the exponent p of y ~ x^p."""
+    u = torch.tensor([math.log(value) for value in x], dtype=torch.float64)
+    v = torch.tensor([math.log(value) for value in y], dtype=torch.float64)
+    u, v = u - u.mean(), v - v.mean()
+    return float((u * v).sum() / (u * u).sum())

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from neuralfield import encodings
 from neuralfield.encodings.hashgrid import HashGrid, Level
 from neuralfield.errors import ConfigError, DeviceError
+from neuralfield.field import Field
+from neuralfield.networks import MLP
 from neuralfield.ntk import generic, memory, parts, structure, tables
 from neuralfield.ntk.empirical import empirical_ntk, empirical_parts
+from neuralfield.ntk.ntk_operator import NTKOperator
 from tests.ntk.test_empirical import MODES, ORACLES, error, expected, make, points, reduced, rows
 
 
@@ -90,6 +93,68 @@ def test_levels_are_the_parts_of_a_grid(kind: str) -> None:
     scaled = empirical_ntk(field, x1, x2, "full", scales={"encoding.params": 3.0, "encoding.level01": 0.5})
     weights = {"encoding.level00": 3.0, "encoding.level01": 0.5}
     assert error(scaled, sum((weights.get(k, 1.0) * part for k, part in found.items()), torch.zeros(()))) < 1e-13
+
+
+@pytest.mark.parametrize("outputs", MODES)
+@pytest.mark.parametrize("active", [1, 2, 3, None])
+def test_levels_that_are_not_active_have_no_part(active: int | None, outputs: str) -> None:
+    """During coarse-to-fine training; the names of the parts, and so the keys of scales, do not change with it."""
+    encoding = grid(outside="wrap")
+    encoding.active_levels = active  # type: ignore[assignment]
+    field = make(bounded(encoding), activation="tanh")
+    x1, x2 = points(7), points(5, seed=2)
+    wanted = expected(field, x1, x2, outputs)
+    assert error(empirical_ntk(field, x1, x2, outputs), wanted) < 1e-12
+    found = empirical_parts(field, x1, x2, outputs)
+    assert list(found)[:4] == [*(f"encoding.encoding.level{k:02d}" for k in range(3)), "network.layers.0.weight"]
+    for level in range(3):
+        assert bool((found[f"encoding.encoding.level{level:02d}"] != 0).any()) is (level < (active or 3))
+    assert error(sum(found.values(), torch.zeros(())), wanted) < 1e-12
+    assert error(empirical_ntk(field, x1, outputs=outputs), expected(field, x1, x1, outputs)) < 1e-12
+
+
+@pytest.mark.parametrize("active", [1, 2, None])
+def test_the_operator_with_inactive_levels_and_scales_is_the_matrix(active: int | None) -> None:
+    encoding = grid(n_features_per_level=1)
+    encoding.active_levels = active  # type: ignore[assignment]
+    field, x = make(encoding, activation="tanh"), points(6)
+    scales = {"encoding.level00": 2.0, "encoding.level02": 0.5}
+    operator = NTKOperator(field, x, scales=scales)
+    wanted = empirical_ntk(field, x, outputs="full", scales=scales).reshape(12, 12)
+    assert error(operator.to_dense(), wanted) < 1e-12
+    assert error(operator.diagonal(), wanted.diagonal()) < 1e-12
+    sizes = [level.entries for level in encoding.layout.levels]  # type: ignore[attr-defined]
+    by_level = rows(field, x)["encoding.params"].flatten(0, 1).split(sizes, dim=1)
+    tables_alone = sum((r * j @ j.T for r, j in zip((2.0, 1.0, 0.5), by_level, strict=True)), torch.zeros(()))
+    found = empirical_parts(field, x, outputs="full", scales=scales)
+    assert (
+        error(sum((found[f"encoding.level{k:02d}"] for k in range(3)), torch.zeros(())).reshape(12, 12), tables_alone)
+        < 1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_rounded_table(dtype: torch.dtype) -> None:
+    """The features are those of the rounded copy, which the network's signals see; derivatives are to `params` itself."""
+    encoding = grid()
+    field = make(encoding, activation="tanh")
+    x1, x2 = points(7), points(5, seed=2)
+    unrounded = empirical_ntk(field, x1, x2)
+    encoding.table_dtype = dtype  # type: ignore[assignment]
+    found = empirical_ntk(field, x1, x2)
+    assert error(found, expected(field, x1, x2, "trace")) < 1e-12
+    assert error(found, unrounded) > 1e-6
+
+
+def test_coordinates_of_a_half_precision_grid_are_not_rounded() -> None:
+    """A level of 4,096 cells: in bfloat16 no two of these points would differ."""
+    encoding = encodings.HashGrid(2, 1, 2, 8, 4096, 4096, seed=0).bfloat16()
+    x = 0.5 + torch.rand(40, 2, generator=torch.Generator().manual_seed(0)) / 1000
+    field = Field(encoding, MLP(2, 1, width=4, depth=1, activation="tanh"))
+    part = empirical_parts(field, x, outputs="diagonal")["encoding.level00"][:, :, 0]
+    row = tables.interpolation(x, encoding.layout.levels[0], "linear")
+    w = torch.zeros(40, encoding.layout.levels[0].entries).scatter_add(1, row.index, row.weight)
+    assert torch.equal(part != 0, w @ w.T != 0) and bool((part == 0).any())
 
 
 def test_a_table_is_local_and_collisions_are_not() -> None:

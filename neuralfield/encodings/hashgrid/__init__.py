@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from neuralfield.checks import choice, integer, number
@@ -139,20 +139,30 @@ class HashGrid(Encoding):
         """The rows of each level, as views into `params`."""
         return reference.level_tables(self.params, self.layout)
 
-    def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
-        inside = None
+    def place(self, x: Float[Tensor, "n in_dim"]) -> tuple[Float[Tensor, "n in_dim"], Bool[Tensor, "n 1"] | None]:
+        """Where in the cube the levels look for points anywhere, as `outside` says; differentiable.
+
+        **Returns**
+
+        the points in [0, 1]^D, and which of them have features at all, or None where all have.
+
+        Raises :class:`~neuralfield.errors.ConfigError` for points outside where ``outside="error"``.
+        """
+        if self.outside == "wrap":
+            return x - x.detach().floor(), None
+        if self.outside == "zero":
+            return x.clamp(0.0, 1.0), ((x >= 0) & (x <= 1)).all(dim=-1, keepdim=True)
         if self.outside == "clamp":
-            x = x.clamp(0.0, 1.0)
-        elif self.outside == "wrap":
-            x = x - x.detach().floor()
-        elif self.outside == "zero":
-            inside = ((x >= 0) & (x <= 1)).all(dim=-1, keepdim=True)
-            x = x.clamp(0.0, 1.0)
-        elif x.numel() and not bool(((x >= 0) & (x <= 1)).all()):
+            return x.clamp(0.0, 1.0), None
+        if x.numel() and not bool(((x >= 0) & (x <= 1)).all()):
             raise ConfigError(
                 f"coordinates reach from {x.min().item():.4g} to {x.max().item():.4g}, outside [0, 1]; rescale them, wrap "
                 f"the grid in encodings.Bounded(grid, low, high), or choose outside='clamp', 'wrap' or 'zero'"
             )
+        return x, None
+
+    def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
+        x, inside = self.place(x)
         features = engines.encode(
             x, self.params, self.layout, self.interpolation, self.engine, self.active_levels, self.table_dtype
         )

@@ -185,6 +185,31 @@ def test_zero_is_zero_outside_and_unchanged_inside() -> None:
     assert (x.grad[1] != 0).all()
 
 
+@pytest.mark.parametrize(
+    ("outside", "where", "inside"),
+    [
+        ("clamp", [[0.0, 0.5], [1.0, 1.0], [0.25, 0.75]], None),
+        ("wrap", [[0.75, 0.5], [0.5, 0.0], [0.25, 0.75]], None),
+        ("zero", [[0.0, 0.5], [1.0, 1.0], [0.25, 0.75]], [[False], [False], [True]]),
+    ],
+)
+def test_place_is_where_the_levels_look(outside: str, where: list, inside: list | None) -> None:
+    x = torch.tensor([[-0.25, 0.5], [1.5, 1.0], [0.25, 0.75]], requires_grad=True)
+    placed, counts = grid(2, outside=outside).place(x)
+    assert placed.tolist() == where and (counts if counts is None else counts.tolist()) == inside
+    (slope,) = torch.autograd.grad(placed.sum(), x)
+    outer = 1.0 if outside == "wrap" else 0.0
+    assert slope.tolist() == [[outer, 1.0], [outer, 1.0], [1.0, 1.0]]
+
+
+def test_place_refuses_where_outside_is_an_error() -> None:
+    module = grid(2, outside="error")
+    placed, counts = module.place(torch.tensor([[0.0, 1.0]]))
+    assert placed.tolist() == [[0.0, 1.0]] and counts is None
+    with pytest.raises(ConfigError, match=r"from -0\.5 to 1, outside"):
+        module.place(torch.tensor([[-0.5, 1.0]]))
+
+
 @pytest.mark.parametrize("outside", ["clamp", "wrap", "zero"])
 def test_not_a_number_stays_one_and_touches_nothing_else(outside: str) -> None:
     """A NaN has no cell; its row must still lie in the table, and the points beside it are right."""

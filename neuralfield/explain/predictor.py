@@ -1,0 +1,228 @@
+"""What a fit will do, from kernels alone: PSNR against steps, on training and held-out pixels, before any step is made.
+
+The field's tangent kernel is split by parameter tensor and Adam is followed in function space
+(:mod:`~neuralfield.ntk.adam`) on windows of the image. Behind a Fourier-like encoding the kernel is the infinitely wide
+network's, on the exact frequencies: the actual one is that plus noise. Behind a hash grid it is the actual field's, whose
+tables carry most of it. Nothing is fitted to measurements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuralfield.encodings import Encoding, Fourier, HashGrid, Positional
+from neuralfield.errors import ConfigError
+from neuralfield.explain.patches import Patch, congruent
+from neuralfield.field import Field
+from neuralfield.fitting import schedule
+from neuralfield.fitting.optimizer import learning_rates
+from neuralfield.fitting.options import FitOptions
+from neuralfield.ntk.adam import AdamPrediction, predict_adam
+from neuralfield.ntk.empirical import empirical_parts
+from neuralfield.ntk.kernel_parts import kernel_parts
+from neuralfield.ntk.kernels import MLPKernel
+from neuralfield.signals.image import ImageSignal
+
+_BANDS = 4  # of the first layer's weights by frequency, whose gradients differ as the image's spectrum does
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A predicted fit.
+
+    - `steps`: when.
+    - `train_mse`, `heldout_mse`: mean squared errors over pixels and channels.
+    - `f0_mse`: the part of heldout_mse that the initial function leaves there.
+    - `weights`: by part of the network, its kernel's factor at the end, relative to the largest.
+    - `energy`: by part, its share of the kernel that trains (of the trace), at the end.
+    """
+
+    steps: np.ndarray
+    train_mse: np.ndarray
+    heldout_mse: np.ndarray
+    f0_mse: np.ndarray
+    weights: dict[str, float]
+    energy: dict[str, float]
+
+    @property
+    def train_psnr(self) -> np.ndarray:
+        """dB, for values in [0, 1]."""
+        return psnr(self.train_mse)
+
+    @property
+    def heldout_psnr(self) -> np.ndarray:
+        """dB, for values in [0, 1]."""
+        return psnr(self.heldout_mse)
+
+
+def psnr(mse: np.ndarray) -> np.ndarray:
+    """-10 log10 of mean squared errors, at most 150 dB, where float32 ends."""
+    return -10 * np.log10(np.maximum(mse, 1e-15))
+
+
+def predict(
+    field: Field,
+    signal: ImageSignal,
+    options: FitOptions,
+    windows: Sequence[Patch],
+    at: Sequence[int] = (),
+) -> Curve:
+    """The curve of ``options.steps`` steps of Adam from the field's present weights.
+
+    **Arguments**
+
+    - `field`: as built, untrained.
+    - `windows`: of :func:`~neuralfield.explain.patches.patches`.
+    - `at`: steps to report; empty means 1, 2, 3, 4, 6, 8, 11, ... (powers of the root of two).
+
+    Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse, no number
+    of steps, a network that is not the package's MLP.
+    """
+    if options.loss != "mse":
+        raise ConfigError(f"predictions know fit.loss=mse; got {options.loss}")
+    if options.steps is None:
+        raise ConfigError("a prediction needs a number of steps; give fit.steps")
+    at = sorted({min(step, options.steps) for step in (at or powers(options.steps))})
+    windows = list(windows)
+    joint = _stationary(field) and congruent(signal, windows)
+    runs = [windows] if joint else [[window] for window in windows]
+    pieces = []
+    for group in runs:
+        parts, parts_test, sizes = _parts(field, group[0])
+        pieces.append(_follow(field, signal, options, group, parts, parts_test, sizes, at))
+    # Windows count by the held-out pixels in them.
+    weights = [sum(float(w.counted.sum()) for w in group) for group in runs]
+    mean = lambda name: np.average([getattr(p, name) for p in pieces], axis=0, weights=weights)  # noqa: E731
+    return Curve(
+        pieces[0].steps,
+        mean("train_mse"),
+        mean("test_mse"),
+        mean("f0_mse"),
+        pieces[-1].weights,
+        _shares(parts, pieces[-1]),
+    )
+
+
+def powers(steps: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 11, 16, ... up to ``steps``, which is the last."""
+    found = {int(2 ** (i / 2)) for i in range(2 * math.ceil(math.log2(max(steps, 2))) + 1)}
+    return sorted({step for step in found if step < steps} | {steps})
+
+
+def _follow(
+    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], parts: dict[str, Tensor],
+    parts_test: dict[str, Tensor], sizes: dict[str, int], at: list[int],
+) -> AdamPrediction:  # fmt: skip
+    """Adam on windows with one kernel, side by side."""
+    network, encoding = learning_rates(field, options)
+    side_by_side = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
+    channels = windows[0].y.shape[1]
+    with torch.no_grad():
+        f0, f0_test = side_by_side(field(w.x) for w in windows), side_by_side(field(w.x_test) for w in windows)
+
+    def factor(step: int) -> float:
+        now = schedule.factor(options.schedule, step / options.steps, options.final_lr)  # type: ignore[operator]
+        return now * (schedule.warmup(step, options.warmup_steps) if options.warmup_steps else 1.0)
+
+    return predict_adam(
+        parts,
+        sizes,
+        side_by_side(w.y for w in windows),
+        options.steps,  # type: ignore[arg-type]
+        learning_rate={name: encoding if name.startswith("encoding") else network for name in parts},
+        f0=f0,
+        parts_test=parts_test,
+        y_test=side_by_side(w.y_test for w in windows),
+        f0_test=f0_test,
+        schedule=factor,
+        beta1=options.beta1,
+        beta2=options.beta2,
+        eps=options.eps,
+        at=at,
+        n_total=signal.split.n_train,
+        batch=options.batch_size if isinstance(options.batch_size, int) else None,
+        patches=len(windows),
+        counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
+    )
+
+
+def _parts(field: Field, window: Patch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
+    """Kernels of the window by parameter tensor, and how many numbers each tensor holds."""
+    sizes = {name: p.numel() for name, p in field.named_parameters()}
+    if any(isinstance(module, HashGrid) for module in field.encoding.modules()):
+        parts = empirical_parts(field, window.x)
+        test = empirical_parts(field, window.x_test, window.x)
+        return parts, test, sizes | _reached(field, parts)
+    kernel = MLPKernel.of(field)
+    parts, test = kernel_parts(kernel, window.x), kernel_parts(kernel, window.x_test, window.x)
+    return _split_by_frequency(field, window, parts, test, sizes)
+
+
+def _split_by_frequency(
+    field: Field, window: Patch, parts: dict[str, Tensor], test: dict[str, Tensor], sizes: dict[str, int]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
+    """The first layer's weights in bands of frequencies.
+
+    Its kernel is the features' times what the layers behind it do, which is the kernel of its biases.
+    """
+    weight, bias = "network.layers.0.weight", "network.layers.0.bias"
+    frequency = _frequencies(field.encoding)
+    if frequency is None or bias not in parts:
+        return parts, test, sizes
+    with torch.no_grad():
+        features, features_test = field.encoding(window.x), field.encoding(window.x_test)
+    order = frequency.argsort(stable=True)
+    width = sizes[bias]
+    parts, test, sizes = dict(parts), dict(test), dict(sizes)
+    del parts[weight], test[weight]
+    for band, columns in enumerate(order.chunk(_BANDS)):
+        name = f"{weight}.band{band}"
+        parts[name] = (features[:, columns] @ features[:, columns].T) * parts[bias]
+        test[name] = (features_test[:, columns] @ features[:, columns].T) * test[bias]
+        sizes[name] = len(columns) * width
+    return parts, test, sizes
+
+
+def _frequencies(encoding: Encoding) -> Tensor | None:
+    """The magnitude of each feature's frequency; None where features have none."""
+    if isinstance(encoding, Fourier):
+        norms = encoding.frequencies.detach().norm(dim=0)
+        return torch.cat([norms, norms])
+    if isinstance(encoding, Positional) and not encoding.include_input:
+        axis = encoding.frequencies.repeat(encoding.in_dim)
+        return (
+            torch.cat([axis, axis])[encoding.order().to(axis.device)]
+            if encoding.convention != "neuralfield"
+            else (torch.cat([axis, axis]))
+        )
+    return None
+
+
+def _reached(field: Field, parts: dict[str, Tensor]) -> dict[str, int]:
+    """Of each level of a table, how many numbers there are; all count as reached once the lattice is finer than the cells."""
+    grids = {f"{name}." if name else "": m for name, m in field.encoding.named_modules() if isinstance(m, HashGrid)}
+    found = {}
+    for prefix, grid in grids.items():
+        for index, level in enumerate(grid.layout.levels):
+            name = f"encoding.{prefix}level{index:02d}"
+            if name in parts:
+                found[name] = level.entries * grid.layout.n_features
+    return found
+
+
+def _shares(parts: dict[str, Tensor], last: AdamPrediction) -> dict[str, float]:
+    traces = {name: float(parts[name].diagonal().sum()) * last.weights[name] for name in parts}
+    total = sum(traces.values())
+    return {name: value / total for name, value in traces.items()}
+
+
+def _stationary(field: Field) -> bool:
+    if any(isinstance(module, HashGrid) for module in field.encoding.modules()):
+        return False
+    return MLPKernel.of(field).stationary
