@@ -1,14 +1,21 @@
-"""What an explanation holds: for each candidate what it will reach and why, and the sentence that follows from all of them."""
+"""What an explanation holds: what each candidate will reach and why, and the sentence that follows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from neuralfield.explain.patches import Patch
 from neuralfield.explain.predictor import Curve
+from neuralfield.field import Field
+from neuralfield.files import write_json
+from neuralfield.signals.image import ImageSignal
+
+JSON = "explanation.json"
 
 
 @dataclass
@@ -37,7 +44,7 @@ class Candidate:
     - `eigenvalues`: of the kernel that trains, on one window, descending, relative to the first; `energy`: the part of the
       image's energy (mean removed) in each mode, same order.
     - `unlearned`: the predicted residual at the budget on one window, [height, width] root mean square over channels, or
-      None.
+      None; not a number where a pixel is in neither set.
     - `trained`: evaluations of a real fit (rows with step, psnr_train, psnr_heldout), where one was made.
     """
 
@@ -62,3 +69,188 @@ class Candidate:
     def measured(self) -> float | None:
         """Measured held-out PSNR at the end of a real fit, dB."""
         return float(self.trained[-1]["psnr_heldout"]) if self.trained else None
+
+
+@dataclass
+class Verdict:
+    """What to do.
+
+    - `text`: two plain sentences, with the uncertainty; `command`: fits the recommended field.
+    - `best`: the recommended candidate's name.
+    - `margin_db`: predicted held-out PSNR of the best prediction above the next one that is not nearly the same setting.
+    - `uncertainty_db`: how far predictions are from trained fields, as a rule.
+    """
+
+    text: str
+    command: str
+    best: str
+    margin_db: float
+    uncertainty_db: float
+
+
+@dataclass
+class SigmaCurve:
+    """Gaussian Fourier features over their bandwidth: too smooth, right, aliasing.
+
+    - `sigmas`: ascending, cycles per image side.
+    - `heldout_psnr`, `train_psnr`: predicted at the budget, dB.
+    - `f0_psnr`: held-out PSNR if nothing were wrong but what remains of the initial function, dB.
+    """
+
+    sigmas: Float[np.ndarray, " sigmas"]
+    heldout_psnr: Float[np.ndarray, " sigmas"]
+    f0_psnr: Float[np.ndarray, " sigmas"]
+    train_psnr: Float[np.ndarray, " sigmas"]
+
+
+@dataclass
+class After:
+    r"""A trained field against itself before training, on one window's training pixels.
+
+    - `weights`, `groups`: how far weights moved relative to their initial size, over all and by module.
+    - `kernel_movement`: $\lVert K - K_0 \rVert_F / \lVert K_0 \rVert_F$; `kernel_alignment`: the cosine between both.
+    - `gap`: the part of what was learned that the tangent at the initial weights does not explain; 0: lazy.
+    - `target_before`, `target_after`: centred alignment of the kernel with the image; a field that learned features has
+      raised it.
+    """
+
+    weights: float
+    groups: dict[str, float]
+    kernel_movement: float
+    kernel_alignment: float
+    gap: float
+    target_before: float
+    target_after: float
+
+    def __str__(self) -> str:
+        return (
+            f"weights moved by {self.weights:.1%}, the kernel by {self.kernel_movement:.1%} (cosine "
+            f"{self.kernel_alignment:.3f}); its alignment with the image went from {self.target_before:.3f} to "
+            f"{self.target_after:.3f}; {self.gap:.1%} of what was learned is not the initial tangent's"
+        )
+
+
+@dataclass
+class Explanation:
+    """Which encoding will serve an image, how far it will get, and why.
+
+    - `signal`: with the hold-out that predictions are judged by; `steps`: the budget.
+    - `candidates`: in the order they were compared; `verdict`.
+    - `baselines`: what a prediction has to beat, see :mod:`~neuralfield.explain.baselines`.
+    - `sigma`: over the Fourier candidates, or None.
+    - `windows`: where it was predicted; `seconds`: what all of it took.
+    - `assumed_holdout`: the user's signal holds nothing out, and every other pixel was held out here alone.
+    - `seed`: of initial weights.
+    """
+
+    signal: ImageSignal
+    steps: int
+    candidates: list[Candidate]
+    verdict: Verdict
+    baselines: dict[str, float | str | dict[str, Any]]
+    sigma: SigmaCurve | None
+    windows: list[Patch]
+    seconds: float
+    assumed_holdout: bool = False
+    seed: int = 0
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of that name; KeyError with the known names."""
+        for candidate in self.candidates:
+            if candidate.name == name:
+                return candidate
+        raise KeyError(f"no candidate '{name}' (there are {', '.join(c.name for c in self.candidates)})")
+
+    def plot_kernels(self, path: str | Path) -> None:
+        """The kernels over distance and as images."""
+        self._plot("kernels", path)
+
+    def plot_spectra(self, path: str | Path) -> None:
+        """Eigenvalues, and the image's energy over the modes."""
+        self._plot("spectra", path)
+
+    def plot_curves(self, path: str | Path) -> None:
+        """Predicted PSNR against steps."""
+        self._plot("curves", path)
+
+    def plot_sigma(self, path: str | Path) -> None:
+        """Held-out PSNR against sigma."""
+        self._plot("sigma", path)
+
+    def plot_parts(self, path: str | Path) -> None:
+        """Which part of the network carries the kernel."""
+        self._plot("parts", path)
+
+    def plot_unlearned(self, path: str | Path) -> None:
+        """What remains unlearned at the budget."""
+        self._plot("unlearned", path)
+
+    def to_html(self) -> str:
+        """The report as one self-contained page."""
+        from neuralfield.explain import report
+
+        return report.html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but pictures, as plain values for JSON."""
+        return {
+            "signal": self.signal.describe(),
+            "steps": self.steps,
+            "assumed_holdout": self.assumed_holdout,
+            "seed": self.seed,
+            "verdict": vars(self.verdict),
+            "candidates": [_plain(c) for c in self.candidates],
+            "baselines": self.baselines,
+            "sigma": None if self.sigma is None else {k: v.tolist() for k, v in vars(self.sigma).items()},
+            "windows": [list(w.box) for w in self.windows],
+            "seconds": self.seconds,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write report.html, explanation.json, and figures/ as PNG and SVG."""
+        from neuralfield.explain import report
+
+        write_json(Path(folder) / JSON, self.to_dict())
+        report.write(self, Path(folder))
+
+    def after(self, trained: Field) -> After:
+        """How far training took a field from the one that was explained; see :class:`After`.
+
+        Raises :class:`~neuralfield.errors.ConfigError` for a field that cannot be rebuilt from its own configuration.
+        """
+        from neuralfield.explain.after import after
+
+        return after(trained, self.signal, self.windows[len(self.windows) // 2], self.seed)
+
+    def _plot(self, what: str, path: str | Path) -> None:
+        from neuralfield.viz import explain as figures
+
+        getattr(figures, f"{what}_figure")(self, Path(path))
+
+
+def _plain(candidate: Candidate) -> dict[str, Any]:
+    curve = candidate.curve
+    return {
+        "name": candidate.name,
+        "overrides": candidate.overrides,
+        "encoding": candidate.encoding,
+        "n_parameters": candidate.n_parameters,
+        "seconds": candidate.seconds,
+        "predicted_heldout_psnr": candidate.heldout,
+        "measured_heldout_psnr": candidate.measured,
+        "curve": {
+            "steps": curve.steps.tolist(),
+            "train_psnr": curve.train_psnr.tolist(),
+            "heldout_psnr": curve.heldout_psnr.tolist(),
+            "f0_mse": curve.f0_mse.tolist(),
+        },
+        "parts": curve.energy,
+        "kernel": {
+            "fwhm_pixels": candidate.kernel.fwhm,
+            "pixels": candidate.kernel.pixels.tolist(),
+            "row": candidate.kernel.row.tolist(),
+        },
+        "eigenvalues": candidate.eigenvalues.tolist(),
+        "energy": candidate.energy.tolist(),
+        "trained": candidate.trained,
+    }

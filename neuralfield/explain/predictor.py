@@ -2,15 +2,17 @@
 
 The field's tangent kernel is split by parameter tensor and Adam is followed in function space
 (:mod:`~neuralfield.ntk.adam`) on windows of the image. Behind a Fourier-like encoding the kernel is the infinitely wide
-network's, on the exact frequencies: the actual one is that plus noise. Behind a hash grid it is the actual field's, whose
-tables carry most of it. Nothing is fitted to measurements.
+network's, on the exact frequencies: the actual one is that plus noise. Behind a hash grid it is the actual field's. A grid
+starts from features of 1e-4, where its network sees next to nothing; so a copy of the field makes a few real steps first, and
+the kernel is taken there. Nothing is fitted to measurements.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,9 +20,10 @@ from torch import Tensor
 
 from neuralfield.encodings import Encoding, Fourier, HashGrid, Positional
 from neuralfield.errors import ConfigError
-from neuralfield.explain.patches import Patch, congruent
+from neuralfield.explain.patches import Patch, congruent, patches
 from neuralfield.field import Field
 from neuralfield.fitting import schedule
+from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.optimizer import learning_rates
 from neuralfield.fitting.options import FitOptions
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
@@ -29,6 +32,9 @@ from neuralfield.ntk.kernel_parts import kernel_parts
 from neuralfield.ntk.kernels import MLPKernel
 from neuralfield.signals.image import ImageSignal
 
+_WARM = 16  # real steps of a field with a hash grid: the grid then has features that its network sees
+_WIDE = 48  # training pixels along a window for kernels that do not fall off with distance
+_MOST_SINGLE = 5  # windows whose kernels are all different
 _BANDS = 4  # of the first layer's weights by frequency, whose gradients differ as the image's spectrum does
 
 
@@ -90,23 +96,83 @@ def predict(
         raise ConfigError("a prediction needs a number of steps; give fit.steps")
     at = sorted({min(step, options.steps) for step in (at or powers(options.steps))})
     windows = list(windows)
-    joint = _stationary(field) and congruent(signal, windows)
-    runs = [windows] if joint else [[window] for window in windows]
-    pieces = []
-    for group in runs:
-        parts, parts_test, sizes = _parts(field, group[0])
-        pieces.append(_follow(field, signal, options, group, parts, parts_test, sizes, at))
-    # Windows count by the held-out pixels in them.
-    weights = [sum(float(w.counted.sum()) for w in group) for group in runs]
-    mean = lambda name: np.average([getattr(p, name) for p in pieces], axis=0, weights=weights)  # noqa: E731
+    if _grids(field):
+        return _behind_a_grid(field, signal, options, windows, at)
+    if not isinstance(field.encoding, Fourier):
+        # Axis-aligned or no frequencies: far points are alike too, and a small window would not feel how many there are.
+        wide = patches(signal, _WIDE, 1)
+        return _scaled(
+            _mean_curve([_follow(field, signal, options, wide, at)], [wide]), _relative_roughness(windows, wide)
+        )
+    groups = [windows] if _stationary(field) and congruent(signal, windows) else [[window] for window in windows]
+    return _mean_curve([_follow(field, signal, options, group, at) for group in groups], groups)
+
+
+def _behind_a_grid(
+    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int]
+) -> Curve:
+    """Some real steps, then the prediction from the field as it stands there."""
+    field, warm = copy.deepcopy(field), min(_WARM, options.steps or 1)
+    trainer = Trainer(field, signal, options, progress=False)
+    done = []
+    for step in range(1, warm + 1):
+        trainer.train_step()
+        trainer.state.step = step
+        if step in at:
+            done.append((step, *_errors(field, windows)))
+    chosen = windows[:: max(1, math.ceil(len(windows) / _MOST_SINGLE))]
+    later = [step - warm for step in at if step > warm]
+    measured = np.array(done).reshape(-1, 3)
+    if not later:
+        return Curve(measured[:, 0].astype(int), measured[:, 1], measured[:, 2], 0 * measured[:, 2], {}, {})
+    groups = [[window] for window in chosen]
+    curve = _mean_curve([_follow(field, signal, options, group, later, warm) for group in groups], groups)
+    curve = _scaled(curve, _relative_roughness(windows, chosen))
     return Curve(
-        pieces[0].steps,
-        mean("train_mse"),
-        mean("test_mse"),
-        mean("f0_mse"),
-        pieces[-1].weights,
-        _shares(parts, pieces[-1]),
+        np.concatenate([measured[:, 0].astype(int), curve.steps + warm]),
+        np.concatenate([measured[:, 1], curve.train_mse]),
+        np.concatenate([measured[:, 2], curve.heldout_mse]),
+        np.concatenate([0 * measured[:, 2], curve.f0_mse]),
+        curve.weights,
+        curve.energy,
     )
+
+
+def _scaled(curve: Curve, factor: float) -> Curve:
+    return replace(
+        curve, train_mse=factor * curve.train_mse, heldout_mse=factor * curve.heldout_mse, f0_mse=factor * curve.f0_mse
+    )
+
+
+@torch.no_grad()
+def _errors(field: Field, windows: list[Patch]) -> tuple[float, float]:
+    """Mean squared errors on training and counted held-out pixels of the windows."""
+    train = [float((field(w.x) - w.y).square().mean()) for w in windows]
+    held = [
+        float(((field(w.x_test) - w.y_test).square().mean(dim=1) * w.counted).sum() / w.counted.sum()) for w in windows
+    ]
+    return float(np.mean(train)), float(np.mean(held))
+
+
+def _relative_roughness(windows: list[Patch], chosen: list[Patch]) -> float:
+    """How much rougher all windows are than the ones that were taken for them."""
+    taken = float(np.mean([_roughness(w) for w in chosen]))
+    return float(np.mean([_roughness(w) for w in windows])) / taken if taken > 0 else 1.0
+
+
+def _roughness(window: Patch) -> float:
+    """How far held-out pixels are from the mean of their four nearest training pixels, mean square."""
+    near = torch.cdist(window.x_test, window.x).topk(4, largest=False).indices
+    error = (window.y[near].mean(dim=1) - window.y_test).square().mean(dim=1)
+    return float((error * window.counted).sum() / window.counted.sum())
+
+
+def _mean_curve(pieces: list[_Piece], groups: list[list[Patch]]) -> Curve:
+    """Over groups of windows, which count by the held-out pixels in them."""
+    weights = [sum(float(w.counted.sum()) for w in group) for group in groups]
+    mean = lambda name: np.average([getattr(p.curve, name) for p in pieces], axis=0, weights=weights)  # noqa: E731
+    last = pieces[-1]
+    return Curve(last.curve.steps, mean("train_mse"), mean("test_mse"), mean("f0_mse"), last.curve.weights, last.shares)
 
 
 def powers(steps: int) -> list[int]:
@@ -115,11 +181,19 @@ def powers(steps: int) -> list[int]:
     return sorted({step for step in found if step < steps} | {steps})
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A prediction on windows with one kernel, and each part's share of the kernel's trace at its end."""
+
+    curve: AdamPrediction
+    shares: dict[str, float]
+
+
 def _follow(
-    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], parts: dict[str, Tensor],
-    parts_test: dict[str, Tensor], sizes: dict[str, int], at: list[int],
-) -> AdamPrediction:  # fmt: skip
-    """Adam on windows with one kernel, side by side."""
+    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int], done: int = 0
+) -> _Piece:
+    """Adam on windows with one kernel, side by side; ``done`` steps were made before."""
+    parts, parts_test, sizes = _parts(field, windows[0])
     network, encoding = learning_rates(field, options)
     side_by_side = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
     channels = windows[0].y.shape[1]
@@ -127,14 +201,14 @@ def _follow(
         f0, f0_test = side_by_side(field(w.x) for w in windows), side_by_side(field(w.x_test) for w in windows)
 
     def factor(step: int) -> float:
-        now = schedule.factor(options.schedule, step / options.steps, options.final_lr)  # type: ignore[operator]
-        return now * (schedule.warmup(step, options.warmup_steps) if options.warmup_steps else 1.0)
+        now = schedule.factor(options.schedule, (step + done) / options.steps, options.final_lr)  # type: ignore[operator]
+        return now * schedule.warmup(step + done, options.warmup_steps)
 
-    return predict_adam(
+    curve = predict_adam(
         parts,
         sizes,
         side_by_side(w.y for w in windows),
-        options.steps,  # type: ignore[arg-type]
+        options.steps - done,  # type: ignore[operator]
         learning_rate={name: encoding if name.startswith("encoding") else network for name in parts},
         f0=f0,
         parts_test=parts_test,
@@ -150,12 +224,13 @@ def _follow(
         patches=len(windows),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
+    return _Piece(curve, _shares(parts, curve))
 
 
 def _parts(field: Field, window: Patch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
     """Kernels of the window by parameter tensor, and how many numbers each tensor holds."""
     sizes = {name: p.numel() for name, p in field.named_parameters()}
-    if any(isinstance(module, HashGrid) for module in field.encoding.modules()):
+    if _grids(field):
         parts = empirical_parts(field, window.x)
         test = empirical_parts(field, window.x_test, window.x)
         return parts, test, sizes | _reached(field, parts)
@@ -222,7 +297,9 @@ def _shares(parts: dict[str, Tensor], last: AdamPrediction) -> dict[str, float]:
     return {name: value / total for name, value in traces.items()}
 
 
+def _grids(field: Field) -> bool:
+    return any(isinstance(module, HashGrid) for module in field.encoding.modules())
+
+
 def _stationary(field: Field) -> bool:
-    if any(isinstance(module, HashGrid) for module in field.encoding.modules()):
-        return False
     return MLPKernel.of(field).stationary

@@ -1,0 +1,43 @@
+"""What keeps a candidate from more, in one word: read off its predicted curve, against the best one's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuralfield.explain.explanation import Candidate, Explanation
+
+BUDGET, SMOOTH, ALIASING, INITIAL, IMAGE = "budget", "too smooth", "aliasing", "f0", "the image"
+
+WORDS = {
+    BUDGET: "budget: it is still learning when the steps end",
+    SMOOTH: "too smooth: detail is learned too slowly, even on the training pixels",
+    ALIASING: "aliasing: it fits the training pixels and errs between them",
+    INITIAL: "f0: the random initial function stays between the training pixels",
+    IMAGE: "the image: what lies between the training pixels cannot be told from them",
+}
+"""Each limit in words for the reader."""
+
+_RISING = 0.3  # dB of held-out PSNR over the last doubling of the steps: more steps would help
+
+
+def limit(explanation: Explanation, candidate: Candidate) -> str:
+    """What limits a candidate: :data:`BUDGET`, :data:`SMOOTH`, :data:`ALIASING`, :data:`INITIAL` or :data:`IMAGE`.
+
+    In this order: most of the held-out error is the initial function's; held-out PSNR still rises when the steps end; the
+    prediction is level with the best one (within its uncertainty); training pixels are fitted better than by the best
+    one; or worse.
+    """
+    curve, best = candidate.curve, max(explanation.candidates, key=lambda c: c.heldout)
+    if curve.f0_mse[-1] > 0.5 * curve.heldout_mse[-1]:
+        return INITIAL
+    if rise(candidate) > _RISING:
+        return BUDGET
+    if candidate is best or candidate.heldout >= best.heldout - explanation.verdict.uncertainty_db:
+        return IMAGE
+    return ALIASING if curve.train_psnr[-1] >= best.curve.train_psnr[-1] else SMOOTH
+
+
+def rise(candidate: Candidate) -> float:
+    """dB of held-out PSNR that the last doubling of the steps brought."""
+    steps, psnr = candidate.curve.steps, candidate.curve.heldout_psnr
+    return float(psnr[-1] - np.interp(np.log(max(steps[-1] / 2, 1)), np.log(steps), psnr))
