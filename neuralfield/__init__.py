@@ -10,6 +10,9 @@ field = nf.load("field.safetensors")
 ```
 """
 
+import importlib
+from typing import Any
+
 from neuralfield import encodings, errors, networks
 from neuralfield.api import fit
 from neuralfield.export import render, write_image
@@ -32,3 +35,10 @@ __all__ = [
     "save",
     "write_image",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``nf.ntk`` is imported when it is first used: fitting does without."""
+    if name == "ntk":
+        return importlib.import_module("neuralfield.ntk")
+    raise AttributeError(f"module 'neuralfield' has no attribute '{name}'")
