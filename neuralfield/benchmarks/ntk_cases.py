@@ -5,7 +5,7 @@ inputs, in a process of its own; `deviation`, the largest difference from anothe
 largest of them:
 
 - infinite width: from ours in float64; ours in float64 against nothing.
-- finite width, products: from automatic differentiation in float64, at some points.
+- finite width: from automatic differentiation in float64, at some points; products: from that in float32.
 - spectrum: the largest residual $|K q - \\lambda q|$, as a part of the first eigenvalue; SciPy's eigenvalues: from ours.
 - prediction: values at test points, from ours in float64.
 """
@@ -137,12 +137,12 @@ def product(rounds: int, device: torch.device) -> list[Row]:
 
 def eigenpairs(device: torch.device, grid: tuple[int, int], with_scipy: bool) -> list[Row]:
     """The top of a stationary kernel's spectrum on the pixels of an image, from the kernel's construction on; once."""
-    k, made = SIZES.eigenpairs, composed_kernel(2 * SIZES.features)
+    k, made = SIZES.eigenpairs, composed_kernel(device, 2 * SIZES.features)
     case = f"top {k} eigenvalues, {grid[0]} x {grid[1]} pixels"
     _say(case)
 
     def operator(dtype: torch.dtype) -> ToeplitzOperator:
-        return ToeplitzOperator.of(made, grid, dtype=dtype, device=device)  # type: ignore[arg-type]
+        return ToeplitzOperator.of(made, grid, dtype=dtype, device=device)
 
     timing, ours = _once(lambda: spectrum(operator(torch.float32), k=k), device)
     times = {OURS: timing}
@@ -168,7 +168,7 @@ class PredictionProblem:
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         n, generator = sizes.prediction, torch.Generator().manual_seed(3)
         x = torch.rand(2 * n, 2, generator=generator, dtype=torch.float64).to(device)
-        whole = composed_kernel(sizes.features, sizes.depth).ntk(x)
+        whole = composed_kernel(device, sizes.features, sizes.depth).ntk(x)
         self.k_train, self.k_test = whole[:n, :n].clone(), whole[n:, :n].clone()
         self.y = torch.randn(n, 3, generator=generator, dtype=torch.float64).to(device)
         self.times = torch.logspace(-1, 5, sizes.times, dtype=torch.float64)

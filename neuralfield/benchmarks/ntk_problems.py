@@ -142,12 +142,14 @@ class Product(FiniteWidth):
         return NTKOperator(self.field, self.x) @ self.v
 
     def check(self, result: Tensor) -> float:
-        """The largest deviation from autograd's product in float64 at some points, as a part of the largest number."""
-        exact, chosen = replace(self, dtype=torch.float64), self._chosen()
-        v = exact.v.view(self.n, OUTPUTS)
-        return deviation(
-            result.view(self.n, OUTPUTS)[chosen], product_by_autograd(exact.field, exact.x, v, exact.x[chosen])
-        )
+        """The largest deviation from autograd's product at some points, as a part of the largest number.
+
+        In the same precision: in another, some of the n x width ReLUs that are nearly zero are on the other side of it, which
+        moves the sum over n points by 1e-4.
+        """
+        rows, v = self._chosen(), self.v.view(self.n, OUTPUTS)
+        wanted = product_by_autograd(self.field, self.x, v, self.x[rows])
+        return deviation(result.view(self.n, OUTPUTS)[rows], wanted)
 
     @torch.no_grad()
     def forward(self, chunk: int = 4096) -> Tensor:
@@ -168,6 +170,6 @@ PROBLEMS: dict[str, Callable[[Sizes, int, torch.dtype, torch.device], Problem]] 
 }
 
 
-def composed_kernel(features: int = 512, depth: int = 3) -> MLPKernel:
+def composed_kernel(device: torch.device, features: int = 512, depth: int = 3) -> MLPKernel:
     """The stationary kernel of a ReLU network on Fourier features of sigma 10 (Tancik et al. 2020, section 6)."""
-    return MLPKernel(depth, "relu", W_STD, B_STD, encoding=Fourier(2, features // 2, sigma=10.0))
+    return MLPKernel(depth, "relu", W_STD, B_STD, encoding=Fourier(2, features // 2, sigma=10.0).to(device))

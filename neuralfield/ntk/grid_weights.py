@@ -9,8 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from neuralfield.encodings import HashGrid
-from neuralfield.encodings.hashgrid import reference
-from neuralfield.errors import ConfigError
+from neuralfield.encodings.hashgrid import engines, reference
 
 
 class GridWeights:
@@ -27,12 +26,12 @@ class GridWeights:
 
     def __init__(self, grid: HashGrid, x: Float[Tensor, "n dim"]) -> None:
         self.layout, self.device = grid.layout, x.device
-        x, inside = inside_cube(grid, x)
+        x, inside = grid.place(x)
         columns, values = [], []
-        for level in grid.layout.levels:
+        for level in grid.layout.levels[: grid.active_levels]:
             for index, weight in reference.corners(x, level, grid.interpolation):
                 columns.append(index + level.offset)
-                values.append(weight if inside is None else weight * inside)
+                values.append(weight if inside is None else weight * inside[:, 0])
         self.columns: Int[Tensor, "n touched"] = torch.stack(columns, 1)
         self.values: Float[Tensor, "n touched"] = torch.stack(values, 1)
         self.recorded = self.values.requires_grad
@@ -81,21 +80,9 @@ class GridWeights:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
-def inside_cube(grid: HashGrid, x: Float[Tensor, "n dim"]) -> tuple[Float[Tensor, "n dim"], Float[Tensor, " n"] | None]:
-    """Coordinates as the levels see them under the grid's policy, and which points count (None: all)."""
-    good = (x >= 0) & (x <= 1)
-    if grid.outside == "wrap":
-        return x - x.detach().floor(), None
-    if grid.outside == "error" and not bool(good.all()):
-        raise ConfigError(
-            f"coordinates reach from {x.min().item():.4g} to {x.max().item():.4g}, outside [0, 1], where this grid has "
-            f"outside='error'"
-        )
-    return x.clamp(0.0, 1.0), good.all(1).to(x.dtype) if grid.outside == "zero" else None
-
-
 def table_features(grid: HashGrid, x: Float[Tensor, "n dim"], table: Float[Tensor, " parameters"]) -> Tensor:
     """The grid's features in float64, whichever engine it would use in float32."""
-    x, inside = inside_cube(grid, x)
-    features = reference.forward(x, table, grid.layout, grid.interpolation)
-    return features if inside is None else features * inside[:, None]
+    x, inside = grid.place(x)
+    options = grid.layout, grid.interpolation, "reference", grid.active_levels, grid.table_dtype
+    features = engines.encode(x, table, *options)
+    return features if inside is None else features * inside

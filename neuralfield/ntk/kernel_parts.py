@@ -48,8 +48,9 @@ def _variants(network: Network, inputs: Inputs) -> Iterator[tuple[str, Network, 
         yield "encoding", replace(network, layers=silent), inputs
     fixed = replace(inputs, tangent=None)
     for index, layer in enumerate(network.layers):
-        for tensor, kept in (("weight", {"gain": layer.gain}), ("bias", {"bias_gain": layer.bias_gain})):
-            if tensor == "bias" and float(layer.bias_gain) == 0:
-                continue
-            layers = [*silent[:index], replace(silent[index], **kept), *silent[index + 1 :]]
+        kept = {"weight": replace(silent[index], gain=layer.gain)}
+        if float(layer.bias_gain) != 0:
+            kept["bias"] = replace(silent[index], bias_gain=layer.bias_gain)
+        for tensor, alone in kept.items():
+            layers = [*silent[:index], alone, *silent[index + 1 :]]
             yield f"network.layers.{index}.{tensor}", replace(network, layers=layers), fixed

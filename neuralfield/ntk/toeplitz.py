@@ -24,7 +24,9 @@ _WORK = 2**25  # bytes of one batch of embedded vectors: larger ones leave the c
 class StationaryKernel(Protocol):
     """What :class:`ToeplitzOperator` needs of a kernel; every stationary kernel of the package has it."""
 
-    stationary: bool
+    @property
+    def stationary(self) -> bool:
+        """Whether it depends on the difference of points alone."""
 
     def of_offsets(self, dv: Tensor, which: str = "ntk") -> Tensor:
         """k(x - x') for offsets dv, [m, D] -> [m]."""

@@ -235,7 +235,7 @@ def test_bad_input() -> None:
         Covariance(Positional(2), frequencies="expected")
     with pytest.raises(ConfigError, match="decay"):
         Covariance(Fourier(2, decay=1.0), frequencies="expected")
-    with pytest.raises(ConfigError, match="outside='error'"):
+    with pytest.raises(ConfigError, match="outside \\[0, 1\\]"):
         Covariance(filled(outside="error")).inputs(points(), None)
     with pytest.raises(ConfigError, match="have lines"):
         Covariance(encodings.Identity(2)).lines()
