@@ -24,6 +24,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from neuralfield.ntk import relu_step
+
+_WORTH = 2**14  # numbers in a block from which compiled loops are used
 _SMALL = 0.3  # angle in radians below which sin t - t cos t is summed as a series
 # sin t - t cos t = t^3 sum_k (-1)^(k+1) 2k/(2k+1)! t^(2k-2)
 _SERIES = [(-1) ** (k + 1) * 2 * k / math.factorial(2 * k + 1) for k in range(1, 8)]
@@ -83,6 +86,12 @@ def bend(u: Tensor, theta: Tensor, sine: Tensor) -> Tensor:
     return torch.where(theta < _SMALL, series * square * theta, value)
 
 
+def _compiles(block: Tensor) -> bool:
+    """Whether the compiled step takes a block and repays its start."""
+    plain = block.device.type == "cpu" and block.dtype == torch.float32 and block.is_contiguous()
+    return plain and block.numel() >= _WORTH and relu_step.available()
+
+
 class PiecewiseLinear(Dual):
     r"""$\phi(x) = a x$ below zero, $b x$ above: ReLU, leaky ReLU, absolute value, identity.
 
@@ -122,6 +131,9 @@ class PiecewiseLinear(Dual):
     def step_(self, u: Tensor, t: Tensor | None) -> None:
         r"""The same in place, t multiplied by the slope; for blocks that fit the cache."""
         if self.k == 0:
+            return
+        if t is not None and _compiles(u) and _compiles(t):
+            relu_step.step_(u, t, self.k)
             return
         theta, sine = angle(u)
         u.sub_(bend(u, theta, sine), alpha=self.k)

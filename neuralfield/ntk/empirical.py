@@ -28,7 +28,7 @@ from neuralfield.ntk.conventions import coordinates, finite
 
 METHODS = ("auto", "structured", "generic")
 _INSTEAD = "ntk.NTKOperator(field, x)"
-_BLOCK = 512  # rows of the matrices that are multiplied: their products stay in the cache
+_BLOCK = 256  # rows of the matrices that are multiplied: their products stay in the cache
 _TILE_BYTES = 2**26  # of what the points of a tile leave behind
 
 
