@@ -21,7 +21,7 @@ def test_agrees_with_float64_over_the_whole_range() -> None:
     start = u.double()
     relu_step.step_(u, t, 1 / math.pi)
     assert (u - wide_u).abs().max() < 3e-7
-    assert ((t - wide_t) / wide_t.clamp_min(1e-3)).abs().max() < 1e-5
+    assert (t - wide_t).abs().max() < 1e-6  # of up to 3
     # What u loses near 0 is its own third power of the angle: relative precision there is what neighbouring pixels need.
     small = start < 1e-3
     assert ((u - wide_u)[small] / wide_u[small].clamp_min(1e-30)).abs().max() < 1e-6
