@@ -18,7 +18,7 @@ from neuralfield.fitting import defaults
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import log_to, reporter
-from neuralfield.run import build_field
+from neuralfield.run import build_field, chosen_encoding
 from neuralfield.signals.image import ImageSignal, load_image
 
 
@@ -40,7 +40,9 @@ def fit(
 
     - `signal`: an array or tensor [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; a path; or an
       :class:`~neuralfield.signals.ImageSignal`.
-    - `encoding`: a name, ``{"name": "fourier", "sigma": 5}``, or a module of one's own.
+    - `encoding`: a name, ``{"name": "fourier", "sigma": 5}``, or a module of one's own. With ``"sigma": "auto"``, or "auto"
+      for the encoding, the one is taken that is predicted to serve this image best at this number of steps
+      (:mod:`neuralfield.explain.auto`).
     - `network`: options of the MLP, ``{"width": 256}``, or a module from ``encoding.out_dim`` features to C channels.
     - `device`, `seed`: where, and of everything random.
     - `holdout`: "none", "every_other" or "random:0.25": pixels kept out of training. (Not with an ImageSignal, which
@@ -62,11 +64,13 @@ def fit(
         raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
     where = devices.resolve(device)
     given = FitOptions.from_dict(defaults.fit_options(options))
-    name = _name(encoding)
+    name, why = _name(encoding), None
     if not isinstance(encoding, Encoding):
         given_options = {} if isinstance(encoding, str) else dict(encoding)
         if name == "fourier":
             given_options.setdefault("seed", seed)
+        given_options, why = chosen_encoding({**given_options, "name": name}, signal, network, given, seed, where)
+        name = str(given_options["name"])
         encoding = defaults.encoding_options(defaults.automatic(name, given_options), signal)
     if not isinstance(network, nn.Module):
         chosen = dict(network or {})
@@ -77,6 +81,8 @@ def fit(
         given = replace(given, batch_size=defaults.batch_size(name, where))
     path = None if folder is None else Path(folder)
     tell = reporter(progress)
+    if why is not None:
+        tell.note(str(why))
     trainer = Trainer(field, signal, given, seed=seed, folder=path, progress=tell)
     title = f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters"
     with log_to(tell):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Prepared:
     seed: int
     device: torch.device
     name: str
+    why: Any = None  # an AutoSigma or AutoEncoding, where the configuration asked for a choice
 
     def trainer(self, folder: Path | None, progress: bool | Silent) -> Trainer:
         """A trainer at step 0, or where the folder's checkpoint stands if the options say to resume."""
@@ -56,12 +57,32 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
     options = FitOptions.from_dict(defaults.fit_options(config.get("fit", {})))
     signal_options = {k: v for k, v in config.get("signal", {}).items() if k != "type"}
     signal = load_image(**signal_options)
-    encoding = defaults.encoding_options(config.get("encoding", {"name": "hashgrid"}), signal)
+    encoding, why = chosen_encoding(
+        config.get("encoding", {"name": "hashgrid"}), signal, config.get("network", {}), options, seed, device
+    )
+    encoding = defaults.encoding_options(encoding, signal)
     network = defaults.network_options(config.get("network", {}), encoding.get("name", ""))
     field = build_field(signal, encoding, network, seed, device)
     if options.batch_size is None:
         options = replace(options, batch_size=defaults.batch_size(encoding["name"], device))
-    return Prepared(signal, field, options, seed, device, encoding["name"])
+    return Prepared(signal, field, options, seed, device, encoding["name"], why)
+
+
+def chosen_encoding(
+    encoding: Mapping[str, Any],
+    signal: ImageSignal,
+    network: Any,
+    options: FitOptions,
+    seed: int,
+    device: torch.device,
+) -> tuple[dict[str, Any], Any]:
+    """The encoding's options with ``sigma="auto"`` and ``name="auto"`` replaced, and the choice; None if none was asked."""
+    if not defaults.asks_for_a_choice(encoding):
+        return dict(encoding), None
+    from neuralfield.explain import auto  # it builds on this module
+
+    resolved = auto.resolve(encoding, signal, network, options, seed, device)
+    return resolved.encoding, resolved.why
 
 
 def build_field(signal: ImageSignal, encoding: Any, network: Any, seed: int, device: torch.device) -> Field:
@@ -99,6 +120,8 @@ def run(
     if resuming:
         trainer.resume()  # a checkpoint of another configuration is refused before anything is touched
     _warn(prepared, tell)
+    if prepared.why is not None:
+        tell.note(str(prepared.why))
     _start(folder, config, resuming, tell)
     began = time.perf_counter()
     with log_to(tell):
@@ -107,6 +130,8 @@ def run(
         metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
     metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
     metrics |= {"overrides": list(overrides), "fingerprint": prepared.signal.fingerprint()}
+    if prepared.why is not None:
+        metrics["auto"] = {"encoding": prepared.field.config["encoding"], **asdict(prepared.why)}
     metrics["total_seconds"] = time.perf_counter() - began
     write_json(folder / METRICS, metrics)
     if outcome.stopped_by != "interrupt":

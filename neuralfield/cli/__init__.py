@@ -1,4 +1,4 @@
-"""The command line: `neuralfield fit | reproduce | render | info | summarize | doctor`."""
+"""The command line: `neuralfield fit | explain | reproduce | render | info | summarize | doctor`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from neuralfield.errors import ConfigError, nearest
 
 COMMANDS = {
     "fit": "fit an image; `neuralfield fit --help` lists every option",
+    "explain": "which encoding will serve an image, and why, before training",
     "reproduce": "an experiment of a paper, with the claims that it checks",
     "render": "draw a fitted field at any resolution",
     "info": "describe a run or a field file",
@@ -45,6 +46,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from neuralfield.cli.fit import fit
 
         return fit
+    if name == "explain":
+        from neuralfield.cli.explain import explain
+
+        return explain
     if name == "reproduce":
         from neuralfield.cli.reproduce import reproduce
 

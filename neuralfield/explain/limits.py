@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from neuralfield.explain.explanation import Candidate, Explanation
+from neuralfield.explain.verdict import UNCERTAINTY
 
-BUDGET, SMOOTH, ALIASING, INITIAL, IMAGE = "budget", "too smooth", "aliasing", "f0", "the image"
+BUDGET, SMOOTH, ALIASING, INITIAL, IMAGE = "budget", "too smooth", "aliasing", "f0", "the image itself"
 
 WORDS = {
     BUDGET: "budget: it is still learning when the steps end",
     SMOOTH: "too smooth: detail is learned too slowly, even on the training pixels",
     ALIASING: "aliasing: it fits the training pixels and errs between them",
     INITIAL: "f0: the random initial function stays between the training pixels",
-    IMAGE: "the image: what lies between the training pixels cannot be told from them",
+    IMAGE: "the image itself: what lies between the training pixels cannot be told from them",
 }
 """Each limit in words for the reader."""
 
@@ -24,15 +25,15 @@ def limit(explanation: Explanation, candidate: Candidate) -> str:
     """What limits a candidate: :data:`BUDGET`, :data:`SMOOTH`, :data:`ALIASING`, :data:`INITIAL` or :data:`IMAGE`.
 
     In this order: most of the held-out error is the initial function's; held-out PSNR still rises when the steps end; the
-    prediction is level with the best one (within its uncertainty); training pixels are fitted better than by the best
-    one; or worse.
+    prediction is level with the best one, within the uncertainty of predictions; training pixels are fitted better than by
+    the best one; or worse.
     """
     curve, best = candidate.curve, max(explanation.candidates, key=lambda c: c.heldout)
     if curve.f0_mse[-1] > 0.5 * curve.heldout_mse[-1]:
         return INITIAL
     if rise(candidate) > _RISING:
         return BUDGET
-    if candidate is best or candidate.heldout >= best.heldout - explanation.verdict.uncertainty_db:
+    if candidate is best or candidate.heldout >= best.heldout - UNCERTAINTY:
         return IMAGE
     return ALIASING if curve.train_psnr[-1] >= best.curve.train_psnr[-1] else SMOOTH
 

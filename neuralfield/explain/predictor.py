@@ -88,7 +88,7 @@ def predict(
     - `at`: steps to report; empty means 1, 2, 3, 4, 6, 8, 11, ... (powers of the root of two).
 
     Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse, no number
-    of steps, a network that is not the package's MLP.
+    of steps. A network that the theory of infinite width does not cover is predicted from the kernel of its own weights.
     """
     if options.loss != "mse":
         raise ConfigError(f"predictions know fit.loss=mse; got {options.loss}")
@@ -106,6 +106,45 @@ def predict(
         )
     groups = [windows] if _stationary(field) and congruent(signal, windows) else [[window] for window in windows]
     return _mean_curve([_follow(field, signal, options, group, at) for group in groups], groups)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One window from within.
+
+    - `field`: as it stands where its kernel is taken; `prediction`: its residuals at the budget.
+    - `kernel`: the one that trains there, the sum of the parts with their weights at the end, [n, n].
+    """
+
+    field: Field
+    prediction: AdamPrediction
+    kernel: Tensor
+
+
+def look(field: Field, signal: ImageSignal, options: FitOptions, window: Patch) -> Look:
+    """What :func:`predict` does on one window, with what its curve leaves out."""
+    steps, done = options.steps or 1, 0
+    if _grids(field):
+        field, done = copy.deepcopy(field), min(_WARM, steps - 1)
+        trainer = Trainer(field, signal, options, progress=False)
+        for step in range(1, done + 1):
+            trainer.train_step()
+            trainer.state.step = step
+    prediction = _follow(field, signal, options, [window], [steps - done], done).curve
+    parts = _parts(field, window)[0]
+    kernel = torch.stack([prediction.weights[name] * part for name, part in parts.items()]).sum(dim=0)
+    return Look(field, prediction, kernel)
+
+
+def covered(field: Field) -> bool:
+    """Whether the field's kernel is that of the infinitely wide network, rather than of its own weights."""
+    if _grids(field):
+        return False
+    try:
+        MLPKernel.of(field)
+    except ConfigError:
+        return False
+    return True
 
 
 def _behind_a_grid(
@@ -230,7 +269,7 @@ def _follow(
 def _parts(field: Field, window: Patch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
     """Kernels of the window by parameter tensor, and how many numbers each tensor holds."""
     sizes = {name: p.numel() for name, p in field.named_parameters()}
-    if _grids(field):
+    if not covered(field):
         parts = empirical_parts(field, window.x)
         test = empirical_parts(field, window.x_test, window.x)
         return parts, test, sizes | _reached(field, parts)
@@ -302,4 +341,4 @@ def _grids(field: Field) -> bool:
 
 
 def _stationary(field: Field) -> bool:
-    return MLPKernel.of(field).stationary
+    return covered(field) and MLPKernel.of(field).stationary

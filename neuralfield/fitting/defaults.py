@@ -42,6 +42,12 @@ def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[st
     return chosen
 
 
+def asks_for_a_choice(options: Mapping[str, Any]) -> bool:
+    """Whether the encoding, or the sigma of Fourier features, is left to a prediction (:mod:`neuralfield.explain.auto`)."""
+    name = options.get("name")
+    return name == AUTO or (name == "fourier" and isinstance(options.get("sigma"), str) and options["sigma"] == AUTO)
+
+
 def automatic(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options in which the sizes that were not given are "auto": what a name alone asks for."""
     sizes = {

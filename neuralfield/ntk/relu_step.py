@@ -50,7 +50,8 @@ def _step(u, t, k):
         v = u[i]
         h = v * half
         far = h > quarter  # beyond 60 degrees: asin x = pi/2 - 2 asin sqrt((1 - x)/2)
-        z = (one - math.sqrt(h)) * half if far else h
+        # 1 - sqrt h = (1 - h)/(1 + sqrt h), whose 1 - h = (2 - u)/2 is exact near u = 2
+        z = (two - v) * quarter / (one + math.sqrt(h)) if far else h
         x = math.sqrt(z)
         p = _f32(4.2163199048e-2) * z + _f32(2.4181311049e-2)
         p = p * z + _f32(4.5470025998e-2)

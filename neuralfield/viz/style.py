@@ -6,6 +6,7 @@ global state. matplotlib is imported inside functions, so that ``import neuralfi
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from neuralfield.files import atomic
+from neuralfield.files import atomic, write_text
 
 Number: TypeAlias = int | float
 Axes: TypeAlias = Any
@@ -64,9 +65,21 @@ class Page:
         return _around_ellipsis(text, low)
 
     def save(self, path: str | Path) -> None:
-        """Write the PNG, whole or not at all; the same figure gives the same bytes."""
+        """Write a PNG, or an SVG where ``path`` ends in .svg, whole or not at all; the same figure gives the same bytes."""
+        if Path(path).suffix.lower() == ".svg":
+            write_text(path, self.svg())
+            return
         with atomic(path) as temporary:
             self.figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+    def svg(self) -> str:
+        """The figure as an SVG document; its letters are outlines, so that no font is needed to see it."""
+        from matplotlib import rc_context
+
+        buffer = io.StringIO()
+        with rc_context({"svg.hashsalt": "neuralfield", "svg.fonttype": "path"}):
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
 def text_width(text: str, size: Number, weight: str = "normal") -> float:
