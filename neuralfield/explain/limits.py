@@ -18,23 +18,24 @@ WORDS = {
 }
 """Each limit in words for the reader."""
 
-_RISING = 0.3  # dB of held-out PSNR over the last doubling of the steps: more steps would help
+_RISING, _STEEP = 0.3, 1.0  # dB of held-out PSNR over the last doubling of the steps, of the best and of the others
 
 
 def limit(explanation: Explanation, candidate: Candidate) -> str:
     """What limits a candidate: :data:`BUDGET`, :data:`SMOOTH`, :data:`ALIASING`, :data:`INITIAL` or :data:`IMAGE`.
 
-    In this order: most of the held-out error is the initial function's; held-out PSNR still rises when the steps end; the
-    prediction is level with the best one, within the uncertainty of predictions; training pixels are fitted better than by
-    the best one; or worse.
+    f0, where most of the held-out error is the initial function's. Of the best and those level with it, within the
+    uncertainty of predictions: budget where held-out PSNR still rises by 0.3 dB per doubling of the steps, else the image.
+    Of the others: budget where it rises by 1 dB, aliasing where training pixels are fitted at least as well as by the best
+    one, else too smooth.
     """
     curve, best = candidate.curve, max(explanation.candidates, key=lambda c: c.heldout)
     if curve.f0_mse[-1] > 0.5 * curve.heldout_mse[-1]:
         return INITIAL
-    if rise(candidate) > _RISING:
+    if candidate.heldout >= best.heldout - UNCERTAINTY:
+        return BUDGET if rise(candidate) > _RISING else IMAGE
+    if rise(candidate) > _STEEP:
         return BUDGET
-    if candidate is best or candidate.heldout >= best.heldout - UNCERTAINTY:
-        return IMAGE
     return ALIASING if curve.train_psnr[-1] >= best.curve.train_psnr[-1] else SMOOTH
 
 

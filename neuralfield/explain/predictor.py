@@ -78,6 +78,7 @@ def predict(
     options: FitOptions,
     windows: Sequence[Patch],
     at: Sequence[int] = (),
+    wide: int = _WIDE,
 ) -> Curve:
     """The curve of ``options.steps`` steps of Adam from the field's present weights.
 
@@ -85,6 +86,7 @@ def predict(
 
     - `field`: as built, untrained.
     - `windows`: of :func:`~neuralfield.explain.patches.patches`.
+    - `wide`: training pixels along the one window that kernels which do not fall off with distance get.
     - `at`: steps to report; empty means 1, 2, 3, 4, 6, 8, 11, ... (powers of the root of two).
 
     Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse, no number
@@ -100,10 +102,9 @@ def predict(
         return _behind_a_grid(field, signal, options, windows, at)
     if not isinstance(field.encoding, Fourier):
         # Axis-aligned or no frequencies: far points are alike too, and a small window would not feel how many there are.
-        wide = patches(signal, _WIDE, 1)
-        return _scaled(
-            _mean_curve([_follow(field, signal, options, wide, at)], [wide]), _relative_roughness(windows, wide)
-        )
+        large = patches(signal, wide, 1)
+        curve = _mean_curve([_follow(field, signal, options, large, at)], [large])
+        return _scaled(curve, _relative_roughness(windows, large))
     groups = [windows] if _stationary(field) and congruent(signal, windows) else [[window] for window in windows]
     return _mean_curve([_follow(field, signal, options, group, at) for group in groups], groups)
 

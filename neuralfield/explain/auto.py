@@ -1,0 +1,216 @@
+"""`sigma="auto"` and `encoding="auto"`: chosen by prediction, for the image, the network and the step budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.interpolate import PchipInterpolator
+from torch import nn
+
+from neuralfield.errors import ConfigError
+from neuralfield.explain.candidates import budget, judged, octaves, rank, setting
+from neuralfield.explain.patches import patches
+from neuralfield.explain.predictor import predict
+from neuralfield.explain.verdict import TOLERANCE, UNCERTAINTY
+from neuralfield.fitting import defaults
+from neuralfield.fitting.options import FitOptions
+from neuralfield.signals.image import ImageSignal
+
+_SIDE, _WINDOWS, _WIDE = 16, 4, 24
+_TOO_SMALL, _TOO_LARGE = 2.0**-6, 2.0**6  # times the end of the octaves: no search goes further
+
+
+@dataclass(frozen=True)
+class AutoSigma:
+    """A bandwidth and what it was chosen by.
+
+    - `sigma`: cycles per image side.
+    - `sigmas`, `heldout_psnr`: what was predicted, ascending in sigma.
+    - `maximum`: the predicted maximum, dB, `at` this sigma; `flat`: the sigmas between which it is within 0.1 dB of it.
+    - `assumed_holdout`: predicted with every other pixel held out, because the signal holds out none.
+    """
+
+    sigma: float
+    sigmas: list[float]
+    heldout_psnr: list[float]
+    maximum: float
+    at: float
+    flat: tuple[float, float]
+    steps: int
+    seconds: float
+    assumed_holdout: bool
+
+    def __str__(self) -> str:
+        assumed = "; judged with every other pixel held out" if self.assumed_holdout else ""
+        return (
+            f"sigma=auto took {self.sigma:g} for {self.steps:,} steps: the highest predicted held-out PSNR is "
+            f"{self.maximum:.1f} dB at sigma {self.at:g}, and within {TOLERANCE:g} dB of it from {self.flat[0]:g} to "
+            f"{self.flat[1]:g} ({len(self.sigmas)} predictions, {self.seconds:.1f} s{assumed})"
+        )
+
+
+@dataclass(frozen=True)
+class AutoEncoding:
+    """An encoding and the predicted held-out PSNR of each that it was chosen from, dB."""
+
+    name: str
+    heldout_psnr: dict[str, float]
+    sigma: AutoSigma
+    seconds: float
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name} {value:.1f}" for name, value in self.heldout_psnr.items())
+        return f"encoding=auto took {self.name}: predicted held-out PSNR in dB: {values} ({self.seconds:.1f} s)"
+
+
+def smallest_good(sigmas: list[float], psnr: list[float]) -> tuple[float, float, float, tuple[float, float]]:
+    """The smallest sigma within 0.1 dB of the maximum of the curve through predictions.
+
+    **Returns** it (of two digits), the maximum, where that is, and the range within 0.1 dB around it.
+    """
+    if len(sigmas) == 1:
+        return sigmas[0], psnr[0], sigmas[0], (sigmas[0], sigmas[0])
+    octave = np.log2(sigmas)
+    fine = np.unique(np.concatenate([np.linspace(octave[0], octave[-1], 64 * (len(sigmas) - 1) + 1), octave]))
+    curve = PchipInterpolator(octave, psnr)(fine)
+    top = int(curve.argmax())
+    good = curve >= curve[top] - TOLERANCE
+    low = top - int(np.argmin(good[top::-1])) + 1 if not good[: top + 1].all() else 0
+    high = top + int(np.argmin(good[top:])) - 1 if not good[top:].all() else len(fine) - 1
+    smallest = fine[int(np.argmax(good))]
+    two = lambda value: float(f"{2.0**value:.2g}")  # noqa: E731
+    return two(smallest), float(curve[top]), two(fine[top]), (two(fine[low]), two(fine[high]))
+
+
+def search(evaluate: Callable[[float], float], start: list[float]) -> tuple[list[float], list[float]]:
+    """Octaves first, further ones where the maximum is at an end, then half octaves around the maximum."""
+    found = {sigma: evaluate(sigma) for sigma in start[1::2]}
+    low, high = start[0] * _TOO_SMALL, start[-1] * _TOO_LARGE
+    while True:
+        best = max(found, key=lambda sigma: found[sigma])
+        wanted = [s for s in (best / 2, best * 2) if low <= s <= high and s not in found]
+        if not wanted:
+            break
+        found |= {sigma: evaluate(sigma) for sigma in wanted}
+    for sigma in (best / math.sqrt(2), best * math.sqrt(2)):
+        found[sigma] = evaluate(sigma)
+    # The rule looks below the maximum, where the curve may be flat for octaves.
+    while True:
+        smallest, maximum, _, _ = smallest_good(*_sorted(found))
+        least = min(found)
+        if found[least] < maximum - TOLERANCE or least / 2 < low or smallest > least:
+            break
+        found[least / 2] = evaluate(least / 2)
+    return _sorted(found)
+
+
+def sigma_for(
+    signal: ImageSignal,
+    encoding: Mapping[str, Any],
+    network: Mapping[str, Any] | nn.Module | None,
+    options: FitOptions,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> AutoSigma:
+    """The smallest bandwidth whose predicted held-out PSNR at the budget is within 0.1 dB of the highest.
+
+    **Arguments**
+
+    - `encoding`: options of Fourier features; their `sigma` is what is chosen.
+
+    Raises :class:`~neuralfield.errors.ConfigError` where nothing can be predicted; the message says to give a number.
+    """
+    began = time.perf_counter()
+    device = device or torch.device("cpu")
+    try:
+        judge, assumed = judged(signal)
+        steps = budget(options)
+        windows = patches(judge, _SIDE, _WINDOWS)
+
+        def evaluate(sigma: float) -> float:
+            one = setting(judge, {**encoding, "name": "fourier", "sigma": sigma}, network, seed)
+            field = one.build(judge, seed, torch.device("cpu"))
+            resolved = one.options(options, device)
+            return float(predict(field, judge, resolved, windows, at=[steps]).heldout_psnr[-1])
+
+        sigmas, psnr = search(evaluate, octaves(judge))
+    except ConfigError as error:
+        raise ConfigError(f"encoding.sigma=auto: {error}; or give sigma a number, such as 10") from error
+    sigma, maximum, at, flat = smallest_good(sigmas, psnr)
+    return AutoSigma(sigma, sigmas, psnr, maximum, at, flat, steps, time.perf_counter() - began, assumed)
+
+
+def encoding_for(
+    signal: ImageSignal,
+    network: Mapping[str, Any] | None,
+    options: FitOptions,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> tuple[dict[str, Any], AutoEncoding]:
+    """None, positional, Fourier features with a chosen sigma, or a hash grid: the simplest of those that are predicted within
+    half a dB of the best; and why."""
+    began = time.perf_counter()
+    device = device or torch.device("cpu")
+    sigma = sigma_for(signal, {"name": "fourier"}, network, options, seed, device)
+    judge, _ = judged(signal)
+    windows = patches(judge, _SIDE, _WINDOWS)
+    choices: dict[str, dict[str, Any]] = {
+        "none": {"name": "none"},
+        "positional": {"name": "positional"},
+        "fourier": {"name": "fourier", "sigma": sigma.sigma, "seed": seed},
+        "hashgrid": {"name": "hashgrid"},
+    }
+    found = {}
+    for name, given in choices.items():
+        one = setting(judge, given, network, seed)
+        field = one.build(judge, seed, torch.device("cpu"))
+        curve = predict(field, judge, one.options(options, device), windows, [budget(options)], _WIDE)
+        found[name] = float(curve.heldout_psnr[-1])
+    top = max(found.values())
+    best = min((name for name in found if found[name] >= top - UNCERTAINTY), key=rank)
+    return choices[best], AutoEncoding(best, found, sigma, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An encoding's options without "auto" in them, and what to tell the person; `why` is None where nothing was chosen."""
+
+    encoding: dict[str, Any]
+    why: AutoSigma | AutoEncoding | None
+
+
+def resolve(
+    encoding: Mapping[str, Any],
+    signal: ImageSignal,
+    network: Mapping[str, Any] | nn.Module | None,
+    options: FitOptions,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Resolved:
+    """Replace ``sigma="auto"`` and ``name="auto"`` by what is predicted to serve best."""
+    if encoding.get("name") == defaults.AUTO:
+        if isinstance(network, nn.Module):
+            raise ConfigError("encoding=auto needs a network it can build; give options instead of a module")
+        extra = [key for key in encoding if key != "name"]
+        if extra:
+            raise ConfigError(f"encoding=auto chooses every option; leave out {', '.join(extra)} or name an encoding")
+        chosen, why = encoding_for(signal, network, options, seed, device)
+        return Resolved(defaults.automatic(str(chosen["name"]), chosen), why)
+    if defaults.asks_for_a_choice(encoding):
+        bandwidth = sigma_for(signal, encoding, network, options, seed, device)
+        return Resolved({**encoding, "sigma": bandwidth.sigma}, bandwidth)
+    return Resolved(dict(encoding), None)
+
+
+def _sorted(found: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    pairs = sorted(found.items())
+    return [sigma for sigma, _ in pairs], [value for _, value in pairs]
+
+
+__all__ = ["AutoEncoding", "AutoSigma", "Resolved", "encoding_for", "resolve", "search", "sigma_for"]

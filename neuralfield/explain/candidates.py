@@ -1,0 +1,213 @@
+"""Which settings are compared: none, positional, Fourier at several bandwidths, a hash grid, and the user's own."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuralfield.checks import integer
+from neuralfield.encodings import Encoding, registry
+from neuralfield.errors import ConfigError
+from neuralfield.field import Field
+from neuralfield.fitting import defaults
+from neuralfield.fitting.options import FitOptions
+from neuralfield.run import build_field
+from neuralfield.signals.holdout import make_split
+from neuralfield.signals.image import ImageSignal
+
+ORDER = ("none", "positional", "fourier", "hashgrid")
+"""From the simplest encoding to the one with the most parameters: of equals the first is recommended."""
+
+_OCTAVES = 6
+_FLAT = 1e-6  # range of values below which an image has nothing to learn
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field that could be fitted.
+
+    - `name`: as people call it; `overrides`: as fit.py takes it.
+    - `encoding`: options with every "auto" replaced, or a module; `network`: options or a module.
+    - `own`: the user named it.
+    """
+
+    name: str
+    overrides: list[str]
+    encoding: Mapping[str, Any] | Encoding
+    network: Mapping[str, Any] | nn.Module = field(default_factory=dict)
+    own: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The encoding's name."""
+        if isinstance(self.encoding, Encoding):
+            return registry.find(self.encoding) or type(self.encoding).__name__
+        return str(self.encoding.get("name", "hashgrid"))
+
+    @property
+    def sigma(self) -> float | None:
+        """Of Gaussian Fourier features of one bandwidth for all axes; else None."""
+        options = self.encoding.config if isinstance(self.encoding, Encoding) else self.encoding
+        value = options.get("sigma") if self.kind == "fourier" else None
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def build(self, signal: ImageSignal, seed: int, device: torch.device) -> Field:
+        """The field at its initial weights."""
+        # A module is copied: its own weights are the user's.
+        encoding = copy.deepcopy(self.encoding) if isinstance(self.encoding, Encoding) else self.encoding
+        network = copy.deepcopy(self.network) if isinstance(self.network, nn.Module) else self.network
+        return build_field(signal, encoding, network, seed, device)
+
+    def options(self, options: FitOptions, device: torch.device) -> FitOptions:
+        """The fit's options with this encoding's batch size where none is given."""
+        if options.batch_size is not None:
+            return options
+        return replace(options, batch_size=defaults.batch_size(self.kind, device))
+
+
+def judged(signal: ImageSignal) -> tuple[ImageSignal, bool]:
+    """The signal with a hold-out, and whether it had none: then every other pixel is held out.
+
+    Raises :class:`~neuralfield.errors.ConfigError` for an image of one colour.
+    """
+    if signal.max_value - signal.min_value < _FLAT:
+        raise ConfigError(
+            f"{signal.name} has the same value everywhere ({signal.max_value:g}): every field fits it, and there is "
+            "nothing to explain; give another image or crop"
+        )
+    if signal.split.n_heldout:
+        return signal, False
+    other = copy.copy(signal)
+    other.split = make_split("every_other", signal.height, signal.width, 0)
+    return other, True
+
+
+def lattice(signal: ImageSignal) -> float:
+    """How many training samples lie along the longer side, on average."""
+    return max(signal.shape) / math.sqrt(signal.n_pixels / signal.split.n_train)
+
+
+def octaves(signal: ImageSignal) -> list[float]:
+    """Bandwidths to try, an octave apart: 1 to 32 cycles per image side for 256 training samples along it.
+
+    The highest is half of the largest integer power of two that is below the lattice's Nyquist frequency, about.
+    """
+    top = 2.0 ** round(math.log2(max(lattice(signal) / 8, 1.0)))
+    return [top / 2**k for k in reversed(range(_OCTAVES))]
+
+
+def setting(
+    signal: ImageSignal,
+    encoding: str | Mapping[str, Any] | Encoding,
+    network: Mapping[str, Any] | nn.Module | None = None,
+    seed: int = 0,
+    own: bool = False,
+    overrides: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Setting:
+    """A setting with every size that was left open chosen as :func:`neuralfield.fit` does.
+
+    **Arguments**
+
+    - `encoding`: a name, options with a name, or a module.
+    - `network`: options of the MLP or a module.
+    - `overrides`, `name`: None makes them from the options that were given.
+    """
+    if isinstance(encoding, Encoding):
+        kind = registry.find(encoding) or type(encoding).__name__
+        return Setting(name or kind, list(overrides or []), encoding, _network(network, kind), own)
+    given: dict[str, Any] = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
+    kind = str(given.setdefault("name", "hashgrid"))
+    resolved = dict(given)
+    if kind == "fourier":
+        resolved.setdefault("seed", seed)
+    resolved = defaults.encoding_options(defaults.automatic(kind, resolved), signal)
+    shown = {k: v for k, v in given.items() if k not in ("name", "seed") and v not in (None, defaults.AUTO)}
+    if overrides is None:
+        overrides = [f"encoding={kind}", *(f"encoding.{k}={_text(v)}" for k, v in shown.items())]
+    words = [kind, *(f"{k}={_text(v)}" for k, v in shown.items())]
+    return Setting(name or " ".join(words), list(overrides), resolved, _network(network, kind), own)
+
+
+def comparison(
+    signal: ImageSignal, network: Mapping[str, Any] | nn.Module | None = None, seed: int = 0
+) -> list[Setting]:
+    """The settings that every image is shown against."""
+    if isinstance(network, nn.Module):
+        raise ConfigError(
+            "a network that is a module fits one encoding's features; name the fields to compare: "
+            "explain(signal, [field, ...])"
+        )
+    fourier = [{"name": "fourier", "sigma": sigma} for sigma in octaves(signal)]
+    everything: list[str | dict[str, Any]] = ["none", "positional", *fourier, "hashgrid"]
+    return [setting(signal, encoding, network, seed) for encoding in everything]
+
+
+def merged(settings: Sequence[Setting], own: Sequence[Setting]) -> list[Setting]:
+    """Both lists, the user's settings last, without those that are in the comparison already."""
+    found = list(settings)
+    for candidate in own:
+        same = [i for i, s in enumerate(found) if _same(s, candidate)]
+        if same:
+            found[same[0]] = replace(found[same[0]], own=True)
+            continue
+        taken = {s.name for s in found}
+        name = candidate.name if candidate.name not in taken else f"{candidate.name} (yours)"
+        found.append(replace(candidate, name=name))
+    return found
+
+
+def budget(options: FitOptions) -> int:
+    """The number of steps that a prediction is made for.
+
+    Raises :class:`~neuralfield.errors.ConfigError` where the fit is limited in another way alone.
+    """
+    if options.steps is None:
+        raise ConfigError(
+            "a prediction needs a number of steps; give fit.steps=2000 beside, or instead of, other limits"
+        )
+    return integer("fit.steps", options.steps, 1)
+
+
+def rank(kind: str) -> int:
+    """Where an encoding stands in :data:`ORDER`; one of the user's own stands last."""
+    return ORDER.index(kind) if kind in ORDER else len(ORDER)
+
+
+def _network(network: Mapping[str, Any] | nn.Module | None, kind: str) -> Mapping[str, Any] | nn.Module:
+    if isinstance(network, nn.Module):
+        return network
+    chosen = dict(network or {})
+    sizes = dict.fromkeys(("width", "depth"), defaults.AUTO) if chosen.get("name", "mlp") == "mlp" else {}
+    return defaults.network_options({**sizes, **chosen}, kind)
+
+
+def _same(a: Setting, b: Setting) -> bool:
+    if isinstance(a.encoding, Encoding) or isinstance(b.encoding, Encoding):
+        return a.encoding is b.encoding
+    if isinstance(a.network, nn.Module) or isinstance(b.network, nn.Module) or a.network != b.network:
+        return False
+    return _complete(a.encoding) == _complete(b.encoding)
+
+
+def _complete(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with every default, so that what was left out equals what was given as it is by default."""
+    rest = {k: v for k, v in options.items() if k not in ("name", "engine")}
+    known = registry.options(str(options["name"]))
+    if "in_dim" in known:
+        rest["in_dim"] = 2
+    from neuralfield import encodings
+
+    with torch.device("meta"):
+        return {"name": options["name"], **encodings.build(str(options["name"]), **rest).config}
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (float, np.floating)) else str(value).replace(" ", "")

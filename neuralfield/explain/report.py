@@ -1,0 +1,260 @@
+"""The report of an explanation: the verdict on top, then what it rests on, in one HTML file that opens anywhere."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralfield.explain.explanation import Candidate, Explanation
+from neuralfield.explain.limits import WORDS, limit
+from neuralfield.explain.page import code, element, figure, page, table
+from neuralfield.explain.verdict import UNCERTAINTY
+from neuralfield.files import write_text
+from neuralfield.viz import explain as figures
+from neuralfield.viz.explain_curves import rank_correlation
+from neuralfield.viz.explain_parts import grouped
+from neuralfield.viz.explain_style import modes_for
+from neuralfield.viz.style import count, is_number, seconds
+
+HTML, FIGURES = "report.html", "figures"
+
+_BASELINES = {
+    "bicubic": "cubic interpolation of the training pixels",
+    "average_sigma": "the sigma that is best on average",
+    "nyquist_sigma": "the same sigma, scaled to this image's sampling",
+    "short_sweep_5": "training all for 5 % of the steps each",
+    "short_sweep_10": "training all for 10 % of the steps each",
+}
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One figure: its function's name without ``_figure``, a heading, the sentence above it, and when there is one."""
+
+    name: str
+    head: str
+    sentence: str
+    present: Callable[[Explanation], bool] = lambda explanation: True
+
+
+_SECTIONS = (
+    _Section(
+        "curves",
+        "How far each will get",
+        "Look at the right edge: the highest thick line is the field that shows what lies between its training pixels best.",
+    ),
+    _Section(
+        "sigma",
+        "Which bandwidth",
+        "Look at the white strip: every sigma in it is within the prediction's error of the best.",
+        lambda explanation: explanation.sigma is not None,
+    ),
+    _Section(
+        "kernels",
+        "Why: how far one pixel reaches",
+        "Look at the shapes: a round bump treats all directions alike, a cross prefers rows and columns.",
+    ),
+    _Section(
+        "spectra",
+        "Why: what is learned first",
+        "Look below at who reaches 95 % first while staying high above: an image made of fast modes is learned quickly.",
+    ),
+    _Section(
+        "parts",
+        "Which part of the network does it",
+        "Look at the blue: what of the learning happens where the network sees the encoding, coarse or fine.",
+        lambda explanation: any(c.curve.energy for c in explanation.candidates),
+    ),
+    _Section(
+        "unlearned",
+        "What is left when the steps end",
+        "Look where it stays bright: on edges and texture a field is too smooth; everywhere alike it errs between pixels.",
+        lambda explanation: any(c.unlearned is not None for c in explanation.candidates),
+    ),
+)
+
+
+def html(explanation: Explanation) -> str:
+    """The report as one self-contained page: no script, no request, light and dark, narrow and wide screens, print."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _html(explanation, draw(explanation, folder))
+
+
+def write(explanation: Explanation, folder: str | Path) -> None:
+    """Write ``report.html`` and ``figures/`` (each as PNG and SVG) into ``folder``, each file whole or not at all.
+
+    Raises :class:`~neuralfield.errors.OutputError` when a file cannot be written.
+    """
+    drawn = draw(explanation, Path(folder) / FIGURES)
+    write_text(Path(folder) / HTML, _html(explanation, drawn))
+
+
+def draw(explanation: Explanation, folder: str | Path) -> dict[str, tuple[Path, Path]]:
+    """Write every figure that the explanation has into ``folder``; their SVG and PNG by name."""
+    drawn = {}
+    for section in _SECTIONS:
+        if section.present(explanation):
+            paths = Path(folder) / f"{section.name}.svg", Path(folder) / f"{section.name}.png"
+            for path in paths:
+                getattr(figures, f"{section.name}_figure")(explanation, path)
+            drawn[section.name] = paths
+    return drawn
+
+
+def _html(explanation: Explanation, drawn: Mapping[str, tuple[Path, Path]]) -> str:
+    signal, verdict = explanation.signal, explanation.verdict
+    body = [
+        element("h1", f"What will fit {signal.name}"),
+        element("p", _subject(explanation), "soft"),
+        element("p", verdict.text, "verdict"),
+        code(verdict.command),
+    ]
+    if explanation.assumed_holdout:
+        note = (
+            "Your signal holds nothing out. To judge what lies between pixels, every other pixel was held out here alone; a "
+            "fit without a hold-out uses all of them."
+        )
+        body.append(element("p", note))
+    body += [element("h2", "What was compared"), _candidates(explanation)]
+    if any(c.trained for c in explanation.candidates):
+        body += [element("h2", "Predicted and measured"), *_measured(explanation)]
+    for section in _SECTIONS:
+        if section.name in drawn:
+            body.append(element("h2", section.head))
+            body.append(figure(*drawn[section.name], _alt(explanation, section.name), section.sentence))
+    body += [element("h2", "What a prediction has to beat"), *_baselines(explanation)]
+    body.append(element("h2", "How it was predicted, and where that ends"))
+    body += [element("p", text) for text in _method(explanation)]
+    return page(f"{signal.name}: {verdict.best}", body)
+
+
+def _subject(explanation: Explanation) -> str:
+    signal = explanation.signal
+    channels = f"{signal.out_dim} channel" + ("s" if signal.out_dim != 1 else "")
+    trained = any(c.trained for c in explanation.candidates)
+    took = seconds(explanation.seconds) + (", training included" if trained else ", before any training")
+    return (
+        f"{signal.width} x {signal.height} pixels ({signal.split.n_train:,} train the field), {channels}; a budget of "
+        f"{explanation.steps:,} steps; explained in {took}."
+    )
+
+
+def _candidates(explanation: Explanation) -> str:
+    ranked = sorted(explanation.candidates, key=lambda c: -c.heldout)
+    rows = []
+    for c in ranked:
+        train, why = _db(float(c.curve.train_psnr[-1])), WORDS[limit(explanation, c)]
+        rows.append([c.name, _db(c.heldout), f"± {UNCERTAINTY:.1f}", train, count(c.n_parameters), why])
+    best = next((i for i, c in enumerate(ranked) if c.name == explanation.verdict.best), None)
+    heads = ("field", "held-out PSNR, dB", "error, dB", "train PSNR, dB", "parameters", "what limits it")
+    caption = (
+        f"Predicted after {explanation.steps:,} steps, best first; the recommended field is marked. Held-out pixels are not "
+        "trained on."
+    )
+    return table(heads, rows, (1, 2, 3, 4), best, caption)
+
+
+def _measured(explanation: Explanation) -> list[str]:
+    trained = sorted((c for c in explanation.candidates if c.measured is not None), key=lambda c: -(c.measured or 0.0))
+    x, y = np.array([c.heldout for c in trained]), np.array([c.measured for c in trained], float)
+    rows = []
+    for candidate, predicted, measured in zip(trained, x, y, strict=True):
+        last = candidate.trained[-1].get("psnr_train")
+        fits = _db(float(candidate.curve.train_psnr[-1])), "–" if last is None else _db(float(last))
+        rows.append([candidate.name, _db(predicted), _db(measured), f"{predicted - measured:+.2f}", *fits])
+    heads = ("field", "held-out, predicted", "held-out, measured", "difference", "train, predicted", "train, measured")
+    best = int(y.argmax())
+    sentence = f"Predictions miss the measured held-out PSNR by {np.abs(x - y).mean():.2f} dB on average"
+    order = rank_correlation(x, y)
+    if math.isfinite(order):
+        sentence += f" and rank the fields with a Spearman correlation of {order:.2f}"
+    chosen = next((c.measured for c in trained if c.name == explanation.verdict.best), None)
+    if chosen is not None:
+        sentence += f"; the recommended field loses {y[best] - chosen:.2f} dB against the best of those trained"
+    caption = "All in dB; the best measured field is marked."
+    return [element("p", sentence + "."), table(heads, rows, (1, 2, 3, 4, 5), best, caption)]
+
+
+def _baselines(explanation: Explanation) -> list[str]:
+    if not explanation.baselines:
+        return [element("p", "No baseline was computed.")]
+    rows = [[_BASELINES.get(name, _words(name)), _baseline(value)] for name, value in explanation.baselines.items()]
+    sentence = "Simpler ways to choose or to guess. Where one of them does as well, it needs no theory to be believed."
+    return [element("p", sentence), table(("baseline", "what it says"), rows)]
+
+
+def _method(explanation: Explanation) -> list[str]:
+    sides = sorted({f"{w.box[2]} x {w.box[3]}" for w in explanation.windows})
+    where = f"{len(explanation.windows)} windows of {' or '.join(sides)} pixels" if sides else "windows of the image"
+    return [
+        "Near its initial weights a network learns as its tangent kernel says. The kernel of each field was computed on "
+        f"{where} at the image's own spacing, split by parameter tensor, and Adam was followed in it through the whole "
+        "budget. Behind Fourier-like encodings the kernel is the infinitely wide network's on the exact frequencies; behind "
+        "a hash grid it is the actual network's after a few real steps. Nothing was fitted to this image's training.",
+        f"Differences of less than {UNCERTAINTY:.1f} dB mean nothing: that is how far predictions are from trained fields, "
+        "as a rule, and another seed alone moves a fit by about 0.1 dB.",
+        "Where it ends: real networks learn features, which helps smooth images; the windows may not stand for the whole "
+        "image; the first steps of Adam are followed roughly; PSNR is all that is predicted, and it is not how the eye "
+        "judges.",
+    ]
+
+
+def _alt(explanation: Explanation, name: str) -> str:
+    """What a figure shows, for those who do not see it."""
+    some = explanation.candidates
+    listed: dict[str, Callable[[Candidate], str]] = {
+        "curves": lambda c: f"{c.heldout:.1f} dB",
+        "kernels": lambda c: f"{c.kernel.fwhm:.1f} pixels" if math.isfinite(c.kernel.fwhm) else "wider than the window",
+        "spectra": lambda c: f"{modes_for(c.energy) or 'more'} modes",
+        "parts": _main_part,
+        "unlearned": lambda c: WORDS[limit(explanation, c)],
+    }
+    heads = {
+        "curves": "PSNR against steps, predicted; held-out at the end",
+        "sigma": "Held-out PSNR against sigma, predicted",
+        "kernels": "Kernels against distance and seen from above; width at half height",
+        "spectra": "Eigenvalues and the image's energy over the modes; modes that hold 95 % of the image",
+        "parts": "Shares of the network's parts in the kernel; the largest of each",
+        "unlearned": "The image and what fields leave unlearned of it; what limits each",
+    }
+    if name == "sigma" and explanation.sigma is not None:
+        pairs = zip(explanation.sigma.sigmas, explanation.sigma.heldout_psnr, strict=True)
+        return f"{heads[name]}: " + ", ".join(f"{sigma:g} {psnr:.1f} dB" for sigma, psnr in pairs)
+    return f"{heads[name]}: " + ", ".join(f"{c.name} {listed[name](c)}" for c in some)
+
+
+def _main_part(candidate: Candidate) -> str:
+    parts = grouped(candidate)
+    return max(parts, key=lambda part: part.share).role if parts else "unknown"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _baseline(value: Any) -> str:
+    """What a baseline says: a PSNR, a bandwidth with what is predicted for it, or what a short sweep takes."""
+    if not isinstance(value, Mapping):
+        return f"{value:.2f} dB" if is_number(value) else str(value)
+    lost = f", {value['lost']:.2f} dB below the best" if is_number(value.get("lost")) else ""
+    if is_number(value.get("sigma")):
+        said = f"sigma {value['sigma']:.3g}: "
+        known = is_number(value.get("predicted"))
+        said += f"{value['predicted']:.2f} dB predicted" if known else "beyond the bandwidths that were compared"
+        return said + (f"{lost} sigma" if lost else "") + (f" ({value['source']})" if value.get("source") else "")
+    if "name" in value:
+        cost = [f"{value['steps']:,} steps"] if is_number(value.get("steps")) else []
+        cost += [seconds(value["seconds"])] if is_number(value.get("seconds")) else []
+        return f"takes {value['name']}{lost}" + (f" ({', '.join(cost)})" if cost else "")
+    pairs = ((k, f"{v:.4g}" if is_number(v) else v) for k, v in value.items() if v is not None)
+    return "; ".join(f"{_words(str(k))} {v}" for k, v in pairs)
+
+
+def _db(value: float) -> str:
+    return f"{value:.2f}"

@@ -1,0 +1,143 @@
+"""From predictions to a recommendation, in two plain sentences with their uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuralfield.errors import ConfigError
+from neuralfield.explain.candidates import rank
+from neuralfield.explain.explanation import Candidate, Verdict
+from neuralfield.signals.image import ImageSignal
+
+UNCERTAINTY = 0.5
+"""dB between predicted and trained held-out PSNR, mean absolute error over photographs and settings."""
+
+WORDS = {
+    "none": "the plain coordinates",
+    "positional": "positional encoding",
+    "fourier": "Fourier features",
+    "hashgrid": "a hash grid",
+}
+
+TOLERANCE = 0.1
+"""dB: seeds make as large a difference."""
+
+_RISING = 0.3  # dB over the last doubling of the steps
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recommended candidate, and those that are as good as it, itself included."""
+
+    best: Candidate
+    equals: list[Candidate]
+    margin_db: float
+
+
+def choose(candidates: Sequence[Candidate], within: float = UNCERTAINTY) -> Choice:
+    """Of the candidates whose held-out PSNR is `within` dB of the highest: the simplest, then the cheapest.
+
+    Measured values count where all have one, and then differences of 0.1 dB do. Among bandwidths of Fourier features, whose
+    predictions err together, the smallest within 0.1 dB of their highest is taken; else the highest prediction of a kind.
+
+    Raises :class:`~neuralfield.errors.ConfigError` without a candidate.
+    """
+    if not candidates:
+        raise ConfigError("there is no candidate to choose from")
+    trained = all(c.measured is not None for c in candidates)
+    tolerance = min(within, TOLERANCE) if trained else within
+    ordered = sorted(candidates, key=_quality, reverse=True)
+    top = ordered[0]
+    equals = [c for c in ordered if _quality(c) >= _quality(top) - tolerance]
+    kinds = {_kind(c): c for c in reversed(equals)}  # the best of each kind, since the last one written stays
+    best = min(kinds.values(), key=lambda c: (rank(_kind(c)), c.n_parameters))
+    if _kind(best) == "fourier":
+        near = [c for c in ordered if _kind(c) == "fourier" and _quality(c) >= _quality(best) - TOLERANCE]
+        best = min(near, key=_sigma)
+    others = [c for c in ordered if _kind(c) != _kind(best)]
+    margin = _quality(best) - _quality(others[0]) if others else 0.0
+    return Choice(best, equals, margin)
+
+
+def verdict(candidates: Sequence[Candidate], signal: ImageSignal, steps: int, base: Sequence[str] = ()) -> Verdict:
+    """The recommendation in words.
+
+    **Arguments**
+
+    - `base`: the user's own settings as fit.py takes them ("signal.path=photo.png"); they go into the command.
+    """
+    choice = choose(candidates)
+    best, trained = choice.best, choice.best.measured is not None
+    kind = _kind(best)
+    verb = "reached" if trained else "is expected to reach"
+    error = "" if trained else f", give or take {UNCERTAINTY:g} dB,"
+    first = (
+        f"For {signal.name} ({signal.width} x {signal.height}) and {steps:,} steps take {_called(best)}: it {verb} "
+        f"{_quality(best):.1f} dB{error} on pixels it has not seen."
+    )
+    rivals = {_kind(c): c for c in reversed(choice.equals) if _kind(c) != kind}
+    others = sorted((c for c in candidates if _kind(c) != kind), key=_quality, reverse=True)
+    if rivals:
+        names = " and ".join(_called(c) for c in rivals.values())
+        why = "the simpler of equals" if rank(kind) < min(rank(k) for k in rivals) else "the cheaper of equals"
+        certain = "measured here" if trained else "too close to call before training"
+        second = f"{names[0].upper()}{names[1:]} would do as well ({certain}); {_words(kind)} is {why}."
+    elif others:
+        next_best = others[0]
+        second = (
+            f"The next best, {_called(next_best)}, {'stayed' if trained else 'should stay'} "
+            f"{choice.margin_db:.1f} dB below{_reason(best, next_best)}."
+        )
+    else:
+        second = f"Among its settings the predictions differ by {_spread(candidates):.1f} dB."
+    command = " ".join(["python scripts/fit.py", *(_quoted(o) for o in base), *(_quoted(o) for o in best.overrides)])
+    return Verdict(f"{first} {second}", command, best.name, choice.margin_db, 0.1 if trained else UNCERTAINTY)
+
+
+def _quality(candidate: Candidate) -> float:
+    return candidate.heldout if candidate.measured is None else candidate.measured
+
+
+def _kind(candidate: Candidate) -> str:
+    return str(candidate.encoding.get("name", "hashgrid"))
+
+
+def _sigma(candidate: Candidate) -> float:
+    value = candidate.encoding.get("sigma", 0.0)
+    return float(value) if isinstance(value, (int, float)) else max(map(float, value))
+
+
+def _words(kind: str) -> str:
+    return WORDS.get(kind, kind)
+
+
+def _called(candidate: Candidate) -> str:
+    sigma = candidate.encoding.get("sigma")
+    words = _words(_kind(candidate))
+    return f"{words} of sigma {sigma:g}" if isinstance(sigma, (int, float)) and _kind(candidate) == "fourier" else words
+
+
+def _reason(best: Candidate, other: Candidate) -> str:
+    """Why the other one stays behind."""
+    if _curve_rise(other) > _RISING:
+        return " at this budget, and is still learning then"
+    if other.curve.train_psnr[-1] >= best.curve.train_psnr[-1]:
+        return ": it fits the given pixels at least as well but errs between them"
+    return ": it is too smooth for this image"
+
+
+def _curve_rise(candidate: Candidate) -> float:
+    """dB over the last doubling of the steps."""
+    steps, psnr = candidate.curve.steps, candidate.curve.heldout_psnr
+    before = [value for step, value in zip(steps, psnr, strict=True) if step <= steps[-1] / 2]
+    return float(psnr[-1] - before[-1]) if before else 0.0
+
+
+def _spread(candidates: Sequence[Candidate]) -> float:
+    values = [_quality(c) for c in candidates]
+    return max(values) - min(values)
+
+
+def _quoted(override: str) -> str:
+    return f"'{override}'" if any(c in override for c in " [](){},'\"$") else override

@@ -1,0 +1,73 @@
+"""The truth beside the prediction: real fits of the candidates, and the short sweeps that people make instead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from neuralfield.explain.candidates import Setting, budget
+from neuralfield.explain.explanation import Candidate
+from neuralfield.fitting.loop import Trainer
+from neuralfield.fitting.options import FitOptions
+from neuralfield.fitting.progress import Silent
+from neuralfield.signals.image import ImageSignal
+
+SHORT = (5, 10)
+"""Per cent of the budget that a short sweep gives each setting."""
+
+
+def train(
+    one: Setting, signal: ImageSignal, options: FitOptions, seed: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """A real fit; its evaluations (step, seconds, loss, psnr_train, psnr_heldout)."""
+    field = one.build(signal, seed, device)
+    # Every held-out pixel is looked at: this is the truth.
+    options = replace(one.options(options, device), eval_points=max(options.eval_points, signal.split.n_heldout))
+    return Trainer(field, signal, options, seed=seed, progress=False).run().state.history
+
+
+def short_sweeps(
+    settings: Sequence[Setting],
+    candidates: Sequence[Candidate],
+    signal: ImageSignal,
+    options: FitOptions,
+    seed: int,
+    device: torch.device,
+    tell: Silent,
+) -> dict[str, dict[str, Any]]:
+    """What a sweep of every candidate at 5 % and 10 % of the steps would have chosen.
+
+    By "short_sweep_5" and "short_sweep_10": the setting it takes (`name`), the `steps` and `seconds` it takes in all, by how
+    much the full fit of that setting is below the best full fit (`lost`, dB), and the rank correlation (`spearman`, None for
+    fewer than three candidates). The candidates have to be trained.
+    """
+    full = np.array([candidate.measured for candidate in candidates])
+    found: dict[str, dict[str, Any]] = {}
+    for percent in SHORT:
+        began = time.perf_counter()
+        steps = max(1, budget(options) * percent // 100)
+        shorter = replace(options, steps=steps)
+        reached = np.array([train(one, signal, shorter, seed, device)[-1]["psnr_heldout"] for one in settings])
+        chosen = int(reached.argmax())
+        found[f"short_sweep_{percent}"] = {
+            "name": candidates[chosen].name,
+            "steps": steps * len(settings),
+            "seconds": time.perf_counter() - began,
+            "lost": float(full.max() - full[chosen]),
+            "spearman": correlation(reached, full),
+        }
+        tell.note(f"  a sweep of {percent} % of the steps takes {candidates[chosen].name}")
+    return found
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's rank correlation; None for fewer than three numbers, or equal ones."""
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(spearmanr(a, b).statistic)

@@ -1,0 +1,16 @@
+"""The figures of an explanation, each a function of the explanation and a path (.png or .svg)."""
+
+from neuralfield.viz.explain_curves import curves_figure, sweep_figure
+from neuralfield.viz.explain_kernels import kernels_figure, spectra_figure
+from neuralfield.viz.explain_parts import parts_figure, unlearned_figure
+from neuralfield.viz.explain_sigma import sigma_figure
+
+__all__ = [
+    "curves_figure",
+    "kernels_figure",
+    "parts_figure",
+    "sigma_figure",
+    "spectra_figure",
+    "sweep_figure",
+    "unlearned_figure",
+]

@@ -1,0 +1,99 @@
+"""Predicted curves against real fits of small fields."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import neuralfield as nf
+from neuralfield.errors import ConfigError
+from neuralfield.explain.candidates import Setting, setting
+from neuralfield.explain.patches import patches
+from neuralfield.explain.predictor import covered, look, powers, predict
+from neuralfield.explain.verify import train
+from neuralfield.fitting.options import FitOptions
+
+CPU = torch.device("cpu")
+OPTIONS = FitOptions(steps=150, batch_size="full", beta2=0.999)
+
+
+@pytest.fixture(scope="module")
+def photograph() -> nf.ImageSignal:
+    return nf.load_image(name="chelsea", crop=48, holdout="every_other")
+
+
+def _setting(signal: nf.ImageSignal, encoding: str, **options: object) -> Setting:
+    return setting(signal, {"name": encoding, **options}, {"width": 128, "depth": 2})
+
+
+@pytest.mark.parametrize("sigma", [1.0, 4.0, 12.0])
+def test_a_fourier_field_reaches_what_is_predicted(photograph: nf.ImageSignal, sigma: float) -> None:
+    one = _setting(photograph, "fourier", sigma=sigma, n_features=128)
+    windows = patches(photograph, 24, 1)
+    curve = predict(one.build(photograph, 0, CPU), photograph, OPTIONS, windows)
+    real = train(one, photograph, OPTIONS, 0, CPU)
+    assert curve.steps.tolist() == powers(150) and curve.steps[-1] == 150
+    assert curve.heldout_psnr[-1] == pytest.approx(real[-1]["psnr_heldout"], abs=1.2)
+    assert np.all(curve.f0_mse[-1] <= curve.heldout_mse[-1] * 4)
+    assert sum(curve.energy.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_equal_windows_side_by_side_are_one_window(photograph: nf.ImageSignal) -> None:
+    field = _setting(photograph, "fourier", sigma=3.0, n_features=64).build(photograph, 0, CPU)
+    (window,) = patches(photograph, 10, 1)
+    once = predict(field, photograph, OPTIONS, [window], at=[20])
+    twice = predict(field, photograph, OPTIONS, [window, window], at=[20])
+    assert once.steps.tolist() == [20, 150]
+    assert twice.heldout_psnr == pytest.approx(once.heldout_psnr, abs=0.01)
+
+
+def test_a_hash_grid_is_followed_from_its_first_real_steps(photograph: nf.ImageSignal) -> None:
+    one = _setting(photograph, "hashgrid")
+    field = one.build(photograph, 0, CPU)
+    before = {k: v.clone() for k, v in field.state_dict().items()}
+    curve = predict(field, photograph, OPTIONS, patches(photograph, 24, 1))
+    assert all(torch.equal(before[k], v) for k, v in field.state_dict().items())  # a copy was trained
+    real = {row["step"]: row["psnr_heldout"] for row in train(one, photograph, OPTIONS, 0, CPU)}
+    shown = dict(zip(curve.steps.tolist(), curve.heldout_psnr.tolist(), strict=True))
+    assert shown[8] == pytest.approx(real[8], abs=0.5)  # measured, not predicted
+    assert shown[150] == pytest.approx(real[150], abs=2.0)
+
+
+@pytest.mark.filterwarnings("ignore::neuralfield.ntk.generic.GenericPathWarning")
+def test_a_network_beyond_the_theory_is_predicted_from_its_own_kernel(photograph: nf.ImageSignal) -> None:
+    class Shallow(nn.Module):
+        in_dim, out_dim = 32, 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(32, 64), nn.Linear(64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(torch.tanh(self.first(x)))
+
+    field = nf.Field(nf.encodings.Fourier(2, 16, 2.0), Shallow())
+    assert not covered(field)
+    curve = predict(field, photograph, OPTIONS, patches(photograph, 10, 1))
+    assert 5 < curve.heldout_psnr[-1] < 40
+
+
+def test_look_agrees_with_the_curve(photograph: nf.ImageSignal) -> None:
+    field = _setting(photograph, "fourier", sigma=4.0, n_features=64).build(photograph, 0, CPU)
+    (window,) = patches(photograph, 24, 1)
+    inside = look(field, photograph, OPTIONS, window)
+    curve = predict(field, photograph, OPTIONS, [window])
+    assert float(inside.prediction.train_residual.square().mean()) == pytest.approx(float(curve.train_mse[-1]), rel=0.1)
+    assert torch.allclose(inside.kernel, inside.kernel.T, rtol=1e-3, atol=1e-4 * float(inside.kernel.max()))
+
+
+def test_what_cannot_be_predicted_is_named(photograph: nf.ImageSignal) -> None:
+    field = _setting(photograph, "fourier").build(photograph, 0, CPU)
+    windows = patches(photograph, 10, 1)
+    with pytest.raises(ConfigError, match="mse"):
+        predict(field, photograph, replace(OPTIONS, loss="l1"), windows)
+    with pytest.raises(ConfigError, match="steps"):
+        predict(field, photograph, replace(OPTIONS, steps=None, seconds=3), windows)

@@ -1,0 +1,203 @@
+"""Adam in function space against Adam on the parameters of linear models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from neuralfield.errors import ConfigError
+from neuralfield.ntk import adam
+from neuralfield.ntk.adam import predict_adam
+
+BETA1, BETA2, EPS = 0.9, 0.99, 1e-8
+
+
+class Linear:
+    """f = sum_g J_g w_g with one set of weights per channel; Adam's second moment is the tensor's mean."""
+
+    def __init__(self, jacobians: dict[str, Tensor], rates: dict[str, float], channels: int, f0: Tensor) -> None:
+        self.jacobians, self.rates = jacobians, rates
+        self.f = f0.clone()
+        self.m = {name: j.new_zeros(j.shape[1], channels) for name, j in jacobians.items()}
+        self.v = dict.fromkeys(jacobians, 0.0)
+        self.count = 0
+
+    def step(self, y: Tensor, train: slice, factor: float = 1.0) -> None:
+        """One step on the loss over the training rows; the values of every row move."""
+        self.count += 1
+        r = self.f[train] - y
+        moves = []
+        for name, j in self.jacobians.items():
+            gradient = 2 / r.numel() * j[train].T @ r
+            self.v[name] = BETA2 * self.v[name] + (1 - BETA2) * float(gradient.square().mean())
+            self.m[name] = BETA1 * self.m[name] + (1 - BETA1) * gradient
+            root = math.sqrt(self.v[name] / (1 - BETA2**self.count)) + EPS
+            step = self.rates[name] * factor / root * self.m[name] / (1 - BETA1**self.count)
+            moves.append(j @ step)
+        self.f = self.f - torch.stack(moves).sum(0)
+
+
+def _problem(n: int = 12, m: int = 5, channels: int = 2) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    jacobians = {"a": draw(n + m, 40), "b": 0.1 * draw(n + m, 7), "c": 3 * draw(n + m, 20)}
+    return {
+        "n": n,
+        "jacobians": jacobians,
+        "rates": {"a": 1e-3, "b": 3e-2, "c": 5e-4},
+        "y": draw(n, channels),
+        "y_test": draw(m, channels),
+        "f0": 0.5 * draw(n + m, channels),
+    }
+
+
+def _predicted(p: dict[str, Any], steps: int, **options: Any) -> adam.AdamPrediction:
+    n = p["n"]
+    return predict_adam(
+        {name: j[:n] @ j[:n].T for name, j in p["jacobians"].items()},
+        {name: j.shape[1] * p["y"].shape[1] for name, j in p["jacobians"].items()},
+        p["y"],
+        steps,
+        learning_rate=p["rates"],
+        f0=p["f0"][:n],
+        parts_test={name: j[n:] @ j[:n].T for name, j in p["jacobians"].items()},
+        y_test=p["y_test"],
+        f0_test=p["f0"][n:],
+        beta1=BETA1,
+        beta2=BETA2,
+        eps=EPS,
+        **options,
+    )
+
+
+def test_single_steps_are_those_of_adam_on_the_parameters() -> None:
+    p, steps = _problem(), 64
+    schedule = lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.1  # noqa: E731
+    model = Linear(p["jacobians"], p["rates"], 2, p["f0"])
+    errors = []
+    for step in range(steps):
+        model.step(p["y"], slice(0, p["n"]), schedule(step))
+        errors.append(float((model.f[: p["n"]] - p["y"]).square().mean()))
+    found = _predicted(p, steps, schedule=schedule, at=[1, 7, 30])
+    size = float(model.f.abs().max())
+    assert found.train_residual.double().sub(model.f[: p["n"]] - p["y"]).abs().max() < 1e-5 * size
+    assert found.test_residual is not None
+    assert found.test_residual.double().sub(model.f[p["n"] :] - p["y_test"]).abs().max() < 1e-5 * size
+    assert found.steps.tolist() == [1, 7, 30, 64]
+    assert np.allclose(found.train_mse, [errors[s - 1] for s in (1, 7, 30, 64)], rtol=2e-5)
+    assert errors[-1] < 0.5 * errors[0]  # something happened
+
+
+def test_per_number_adam_is_the_same_where_all_gradients_of_a_tensor_are_alike() -> None:
+    # Signs as features and one training point: every number's gradient has the same magnitude.
+    signs = torch.randint(0, 2, (1, 64), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    w = torch.zeros(64, 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([w], lr=2e-3, betas=(BETA1, BETA2), eps=EPS)
+    y = torch.tensor([[1.3]], dtype=torch.float64)
+    for _ in range(50):
+        optimizer.zero_grad()
+        ((signs @ w - y) ** 2).mean().backward()
+        optimizer.step()
+    found = predict_adam(
+        {"w": signs @ signs.T}, {"w": 64}, y, 50, learning_rate=2e-3, beta1=BETA1, beta2=BETA2, eps=EPS
+    )
+    assert float(found.train_residual) == pytest.approx(float((signs @ w - y).detach()), abs=1e-5)
+
+
+def test_what_is_left_of_the_initial_function_follows_the_same_steps() -> None:
+    p, steps = _problem(), 40
+    model = Linear(p["jacobians"], p["rates"], 2, p["f0"])
+    alone = Linear(p["jacobians"], p["rates"], 2, p["f0"])
+    for _ in range(steps):
+        model.step(p["y"], slice(0, p["n"]))
+        # The same second moments, but a residual of f0 alone: linear in it.
+        alone.count += 1
+        r = alone.f[: p["n"]]
+        moves = []
+        for name, j in p["jacobians"].items():
+            alone.m[name] = BETA1 * alone.m[name] + (1 - BETA1) * 2 / r.numel() * j[: p["n"]].T @ r
+            root = math.sqrt(model.v[name] / (1 - BETA2**model.count)) + EPS
+            moves.append(j @ (p["rates"][name] / root * alone.m[name] / (1 - BETA1**model.count)))
+        alone.f = alone.f - torch.stack(moves).sum(0)
+    found = _predicted(p, steps)
+    assert found.f0_mse is not None
+    assert found.f0_mse[-1] == pytest.approx(float(alone.f[p["n"] :].square().mean()), rel=1e-5)
+
+
+def test_intervals_agree_with_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = _problem(n=24, channels=1)
+    # A budget at which the error falls by orders of magnitude, with rates that let it.
+    p["rates"] = dict.fromkeys(p["rates"], 2e-4)
+    schedule = lambda step: 0.5 * (1 + math.cos(math.pi * step / 1200))  # noqa: E731
+    at = [100, 300, 600, 900]
+    quick = _predicted(p, 1200, schedule=schedule, at=at)
+    monkeypatch.setattr(adam, "_SINGLE_STEPS", 10**6)
+    slow = _predicted(p, 1200, schedule=schedule, at=at)
+    assert slow.test_mse is not None and quick.test_mse is not None
+    assert slow.train_mse[-1] < 0.2 * slow.train_mse[0]
+    assert np.abs(10 * np.log10(quick.train_mse / slow.train_mse)).max() < 0.6
+    assert np.abs(10 * np.log10(quick.test_mse / slow.test_mse)).max() < 0.4
+
+
+def test_a_sample_of_the_points_moves_as_it_does_among_all() -> None:
+    # Four blocks of points with features of their own and equal targets: one of them is a sample of the whole.
+    generator = torch.Generator().manual_seed(5)
+    j = torch.randn(6, 10, generator=generator, dtype=torch.float64)
+    y = torch.randn(6, 1, generator=generator, dtype=torch.float64)
+    model = Linear({"w": torch.block_diag(j, j, j, j)}, {"w": 1e-2}, 1, torch.zeros(24, 1, dtype=torch.float64))
+    for _ in range(30):
+        model.step(y.repeat(4, 1), slice(None))
+    found = predict_adam(
+        {"w": j @ j.T}, {"w": 40}, y, 30, learning_rate=1e-2, beta1=BETA1, beta2=BETA2, eps=EPS, n_total=24
+    )
+    assert found.train_residual.double().sub(model.f[:6] - y).abs().max() < 1e-5
+    side_by_side = predict_adam(
+        {"w": j @ j.T}, {"w": 40}, y.repeat(1, 4), 30, learning_rate=1e-2, beta1=BETA1, beta2=BETA2, eps=EPS, patches=4
+    )
+    assert side_by_side.train_residual.sub(found.train_residual).abs().max() < 1e-5
+
+
+def test_a_batch_adds_its_scatter_to_the_second_moment() -> None:
+    generator = torch.Generator().manual_seed(6)
+    j = torch.randn(60, 30, generator=generator, dtype=torch.float64)
+    y = torch.randn(60, 1, generator=generator, dtype=torch.float64)
+    squares = []
+    for _ in range(4000):
+        drawn = torch.randperm(60, generator=generator)[:5]
+        squares.append(float((2 / 5 * j[drawn].T @ -y[drawn]).square().mean()))
+    whole = 2 / 60 * j.T @ -y
+    # Momentum and both corrections are 1 at the first step.
+    expected = -y - j @ (1e-3 / math.sqrt(np.mean(squares)) * whole)
+    found = predict_adam({"w": j @ j.T}, {"w": 30}, y, 1, learning_rate=1e-3, batch=5).train_residual.double()
+    without = predict_adam({"w": j @ j.T}, {"w": 30}, y, 1, learning_rate=1e-3).train_residual.double()
+    moved = float((expected + y).norm())
+    assert float((found - expected).norm()) < 0.05 * moved
+    assert float((without - expected).norm()) > 0.5 * moved
+
+
+def test_uncounted_points_do_not_enter_the_test_error() -> None:
+    p = _problem()
+    counted = torch.tensor([1.0, 0, 0, 1, 1])[:, None].expand(-1, 2)
+    found = _predicted(p, 20, counted=counted)
+    assert found.test_residual is not None and found.test_mse is not None
+    kept = found.test_residual[[0, 3, 4]].square().mean()
+    assert found.test_mse[-1] == pytest.approx(float(kept), rel=1e-5)
+    everything = _predicted(p, 20).test_mse
+    assert everything is not None and everything[-1] != pytest.approx(float(kept), rel=1e-3)
+
+
+def test_mistakes_are_named() -> None:
+    k, y = torch.eye(3), torch.ones(3, 1)
+    with pytest.raises(ConfigError, match="needs a size"):
+        predict_adam({"w": k}, {"v": 3}, y, 5)
+    with pytest.raises(ConfigError, match="steps"):
+        predict_adam({"w": k}, {"w": 3}, y, 0)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        predict_adam({"w": k}, {"w": 3}, y, 5, learning_rate={"v": 1.0})
+    with pytest.raises(ConfigError, match="finite"):
+        predict_adam({"w": k * math.nan}, {"w": 3}, y, 5)
