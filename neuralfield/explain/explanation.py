@@ -187,9 +187,9 @@ class Explanation:
 
     def to_html(self) -> str:
         """The report as one self-contained page."""
-        from neuralfield.explain import report
+        from neuralfield.explain.report import html
 
-        return report.html(self)
+        return html(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but pictures, as plain values for JSON."""
@@ -208,10 +208,10 @@ class Explanation:
 
     def save(self, folder: str | Path) -> None:
         """Write report.html, explanation.json, and figures/ as PNG and SVG."""
-        from neuralfield.explain import report
+        from neuralfield.explain.report import write
 
         write_json(Path(folder) / JSON, self.to_dict())
-        report.write(self, Path(folder))
+        write(self, Path(folder))
 
     def after(self, trained: Field) -> After:
         """How far training took a field from the one that was explained; see :class:`After`.

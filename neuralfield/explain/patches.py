@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from neuralfield.checks import integer
@@ -19,6 +20,7 @@ from neuralfield.errors import ConfigError
 from neuralfield.signals.holdout import EveryOther
 from neuralfield.signals.image import ImageSignal
 
+_LARGE = 2**22  # training pixels
 _MARGIN = 3  # spacings of the training lattice between the window's edge and what counts
 
 
@@ -93,6 +95,29 @@ def congruent(signal: ImageSignal, windows: list[Patch]) -> bool:
             and all(torch.allclose(p.x_test - p.x[0], windows[0].x_test - windows[0].x[0], atol=1e-6) for p in windows)
         )
     )
+
+
+def roughness(window: Patch) -> float:
+    """How far the held-out pixels that count are from the mean of their four nearest training pixels, mean square."""
+    near = torch.cdist(window.x_test, window.x).topk(4, largest=False).indices
+    error = (window.y[near].mean(dim=1) - window.y_test).square().mean(dim=1)
+    return float((error * window.counted).sum() / window.counted.sum())
+
+
+def image_roughness(signal: ImageSignal, sample: int = 8192) -> float | None:
+    """The same of the whole image, from evenly spread held-out pixels; None for images too large to be worth it."""
+    split = signal.split
+    if split.n_train > _LARGE or split.n_train < 4:
+        return None
+    train = split.train(torch.arange(split.n_train))
+    test = split.heldout(torch.linspace(0, split.n_heldout - 1, min(sample, split.n_heldout)).long())
+    near = cKDTree(_pixels(train, signal)).query(_pixels(test, signal), k=4)[1]
+    guess = signal.values(train[torch.from_numpy(near).flatten()]).reshape(len(test), 4, -1).mean(dim=1)
+    return float((guess - signal.values(test)).square().mean())
+
+
+def _pixels(index: Tensor, signal: ImageSignal) -> np.ndarray:
+    return torch.stack([index % signal.width, index // signal.width], dim=1).numpy()
 
 
 def _kinds(signal: ImageSignal) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuralfield.encodings import Encoding, Fourier, HashGrid, Positional
 from neuralfield.errors import ConfigError
-from neuralfield.explain.patches import Patch, congruent, patches
+from neuralfield.explain.patches import Patch, congruent, image_roughness, patches, roughness
 from neuralfield.field import Field
 from neuralfield.fitting import schedule
 from neuralfield.fitting.loop import Trainer
@@ -35,6 +35,7 @@ from neuralfield.signals.image import ImageSignal
 _WARM = 16  # real steps of a field with a hash grid: the grid then has features that its network sees
 _WIDE = 48  # training pixels along a window for kernels that do not fall off with distance
 _MOST_SINGLE = 5  # windows whose kernels are all different
+_COVERED = 0.5  # of the held-out pixels: windows with more of them speak for the image
 _BANDS = 4  # of the first layer's weights by frequency, whose gradients differ as the image's spectrum does
 
 
@@ -98,6 +99,17 @@ def predict(
         raise ConfigError("a prediction needs a number of steps; give fit.steps")
     at = sorted({min(step, options.steps) for step in (at or powers(options.steps))})
     windows = list(windows)
+    curve = _on_windows(field, signal, options, windows, at, wide)
+    if sum(float(w.counted.sum()) for w in windows) > _COVERED * signal.split.n_heldout:
+        return curve
+    # The image as a whole may be smoother or rougher than a few windows of it.
+    ours, all_of_it = float(np.mean([roughness(w) for w in windows])), image_roughness(signal)
+    return _scaled(curve, all_of_it / ours) if all_of_it is not None and ours > 0 else curve
+
+
+def _on_windows(
+    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int], wide: int
+) -> Curve:
     if _grids(field):
         return _behind_a_grid(field, signal, options, windows, at)
     if not isinstance(field.encoding, Fourier):
@@ -196,15 +208,8 @@ def _errors(field: Field, windows: list[Patch]) -> tuple[float, float]:
 
 def _relative_roughness(windows: list[Patch], chosen: list[Patch]) -> float:
     """How much rougher all windows are than the ones that were taken for them."""
-    taken = float(np.mean([_roughness(w) for w in chosen]))
-    return float(np.mean([_roughness(w) for w in windows])) / taken if taken > 0 else 1.0
-
-
-def _roughness(window: Patch) -> float:
-    """How far held-out pixels are from the mean of their four nearest training pixels, mean square."""
-    near = torch.cdist(window.x_test, window.x).topk(4, largest=False).indices
-    error = (window.y[near].mean(dim=1) - window.y_test).square().mean(dim=1)
-    return float((error * window.counted).sum() / window.counted.sum())
+    taken = float(np.mean([roughness(w) for w in chosen]))
+    return float(np.mean([roughness(w) for w in windows])) / taken if taken > 0 else 1.0
 
 
 def _mean_curve(pieces: list[_Piece], groups: list[list[Patch]]) -> Curve:
