@@ -28,10 +28,10 @@ def summarize(folder: Path, console: Console | None = None) -> int:
 
     Returns the number of failed runs. Raises :class:`~neuralfield.errors.ConfigError` where there is no run.
     """
-    runs = _find(folder)
+    runs = run_folders(folder)
     if not runs:
         raise ConfigError(f"{folder} holds no runs (folders with a metrics.json or a failed.json)")
-    overrides = [_overrides(run) for run in runs]
+    overrides = [overrides_of(run) for run in runs]
     keys = list(dict.fromkeys(k for o in overrides for k in o))
     swept = [k for k in keys if len({str(o.get(k)) for o in overrides}) > 1] or keys[:1]
     rows = [_row(run, {k: o.get(k) for k in swept}) for run, o in zip(runs, overrides, strict=True)]
@@ -49,12 +49,12 @@ def summarize(folder: Path, console: Console | None = None) -> int:
     return sum(row.error is not None for row in rows)
 
 
-def _find(folder: Path) -> list[Path]:
+def run_folders(folder: Path) -> list[Path]:
     found = {path.parent for name in (METRICS, FAILED) for path in folder.glob(f"*/{name}")}
     return sorted(found, key=lambda p: (0, int(p.name), "") if p.name.isdigit() else (1, 0, p.name))
 
 
-def _overrides(run: Path) -> dict[str, Any]:
+def overrides_of(run: Path) -> dict[str, Any]:
     """What was given on the command line for this run, as values."""
     record = read_json(run / FAILED) or read_json(run / METRICS) or {}
     given = record.get("overrides") or [f"run={run.name}"]

@@ -20,10 +20,11 @@ from neuralfield.explain.baselines import baselines
 from neuralfield.explain.candidates import Setting, budget, comparison, judged, merged, setting
 from neuralfield.explain.explanation import Candidate, Explanation, SigmaCurve
 from neuralfield.explain.patches import Patch, patches
-from neuralfield.explain.predictor import covered, predict
+from neuralfield.explain.predictor import predict
 from neuralfield.explain.verdict import UNCERTAINTY, verdict
 from neuralfield.explain.verify import short_sweeps, train
 from neuralfield.explain.views import views
+from neuralfield.explain.window_kernels import covered
 from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions

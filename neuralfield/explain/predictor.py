@@ -18,25 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralfield.encodings import Encoding, Fourier, HashGrid, Positional
+from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
 from neuralfield.explain.patches import Patch, congruent, image_roughness, patches, roughness
+from neuralfield.explain.window_kernels import has_grid, is_stationary, shares, window_kernels
 from neuralfield.field import Field
 from neuralfield.fitting import schedule
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.optimizer import learning_rates
 from neuralfield.fitting.options import FitOptions
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
-from neuralfield.ntk.empirical import empirical_parts
-from neuralfield.ntk.kernel_parts import kernel_parts
-from neuralfield.ntk.kernels import MLPKernel
 from neuralfield.signals.image import ImageSignal
 
 _WARM = 16  # real steps of a field with a hash grid: the grid then has features that its network sees
 _WIDE = 48  # training pixels along a window for kernels that do not fall off with distance
 _MOST_SINGLE = 5  # windows whose kernels are all different
 _COVERED = 0.5  # of the held-out pixels: windows with more of them speak for the image
-_BANDS = 4  # of the first layer's weights by frequency, whose gradients differ as the image's spectrum does
 
 
 @dataclass(frozen=True)
@@ -110,14 +107,14 @@ def predict(
 def _on_windows(
     field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int], wide: int
 ) -> Curve:
-    if _grids(field):
+    if has_grid(field):
         return _behind_a_grid(field, signal, options, windows, at)
     if not isinstance(field.encoding, Fourier):
         # Axis-aligned or no frequencies: far points are alike too, and a small window would not feel how many there are.
         large = patches(signal, wide, 1)
         curve = _mean_curve([_follow(field, signal, options, large, at)], [large])
         return _scaled(curve, _relative_roughness(windows, large))
-    groups = [windows] if _stationary(field) and congruent(signal, windows) else [[window] for window in windows]
+    groups = [windows] if is_stationary(field) and congruent(signal, windows) else [[window] for window in windows]
     return _mean_curve([_follow(field, signal, options, group, at) for group in groups], groups)
 
 
@@ -137,27 +134,16 @@ class Look:
 def look(field: Field, signal: ImageSignal, options: FitOptions, window: Patch) -> Look:
     """What :func:`predict` does on one window, with what its curve leaves out."""
     steps, done = options.steps or 1, 0
-    if _grids(field):
+    if has_grid(field):
         field, done = copy.deepcopy(field), min(_WARM, steps - 1)
         trainer = Trainer(field, signal, options, progress=False)
         for step in range(1, done + 1):
             trainer.train_step()
             trainer.state.step = step
     prediction = _follow(field, signal, options, [window], [steps - done], done).curve
-    parts = _parts(field, window)[0]
+    parts = window_kernels(field, window)[0]
     kernel = torch.stack([prediction.weights[name] * part for name, part in parts.items()]).sum(dim=0)
     return Look(field, prediction, kernel)
-
-
-def covered(field: Field) -> bool:
-    """Whether the field's kernel is that of the infinitely wide network, rather than of its own weights."""
-    if _grids(field):
-        return False
-    try:
-        MLPKernel.of(field)
-    except ConfigError:
-        return False
-    return True
 
 
 def _behind_a_grid(
@@ -238,7 +224,7 @@ def _follow(
     field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int], done: int = 0
 ) -> _Piece:
     """Adam on windows with one kernel, side by side; ``done`` steps were made before."""
-    parts, parts_test, sizes = _parts(field, windows[0])
+    parts, parts_test, sizes = window_kernels(field, windows[0])
     network, encoding = learning_rates(field, options)
     side_by_side = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
     channels = windows[0].y.shape[1]
@@ -269,82 +255,4 @@ def _follow(
         patches=len(windows),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
-    return _Piece(curve, _shares(parts, curve))
-
-
-def _parts(field: Field, window: Patch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
-    """Kernels of the window by parameter tensor, and how many numbers each tensor holds."""
-    sizes = {name: p.numel() for name, p in field.named_parameters()}
-    if not covered(field):
-        parts = empirical_parts(field, window.x)
-        test = empirical_parts(field, window.x_test, window.x)
-        return parts, test, sizes | _reached(field, parts)
-    kernel = MLPKernel.of(field)
-    parts, test = kernel_parts(kernel, window.x), kernel_parts(kernel, window.x_test, window.x)
-    return _split_by_frequency(field, window, parts, test, sizes)
-
-
-def _split_by_frequency(
-    field: Field, window: Patch, parts: dict[str, Tensor], test: dict[str, Tensor], sizes: dict[str, int]
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
-    """The first layer's weights in bands of frequencies.
-
-    Its kernel is the features' times what the layers behind it do, which is the kernel of its biases.
-    """
-    weight, bias = "network.layers.0.weight", "network.layers.0.bias"
-    frequency = _frequencies(field.encoding)
-    if frequency is None or bias not in parts:
-        return parts, test, sizes
-    with torch.no_grad():
-        features, features_test = field.encoding(window.x), field.encoding(window.x_test)
-    order = frequency.argsort(stable=True)
-    width = sizes[bias]
-    parts, test, sizes = dict(parts), dict(test), dict(sizes)
-    del parts[weight], test[weight]
-    for band, columns in enumerate(order.chunk(_BANDS)):
-        name = f"{weight}.band{band}"
-        parts[name] = (features[:, columns] @ features[:, columns].T) * parts[bias]
-        test[name] = (features_test[:, columns] @ features[:, columns].T) * test[bias]
-        sizes[name] = len(columns) * width
-    return parts, test, sizes
-
-
-def _frequencies(encoding: Encoding) -> Tensor | None:
-    """The magnitude of each feature's frequency; None where features have none."""
-    if isinstance(encoding, Fourier):
-        norms = encoding.frequencies.detach().norm(dim=0)
-        return torch.cat([norms, norms])
-    if isinstance(encoding, Positional) and not encoding.include_input:
-        axis = encoding.frequencies.repeat(encoding.in_dim)
-        return (
-            torch.cat([axis, axis])[encoding.order().to(axis.device)]
-            if encoding.convention != "neuralfield"
-            else (torch.cat([axis, axis]))
-        )
-    return None
-
-
-def _reached(field: Field, parts: dict[str, Tensor]) -> dict[str, int]:
-    """Of each level of a table, how many numbers there are; all count as reached once the lattice is finer than the cells."""
-    grids = {f"{name}." if name else "": m for name, m in field.encoding.named_modules() if isinstance(m, HashGrid)}
-    found = {}
-    for prefix, grid in grids.items():
-        for index, level in enumerate(grid.layout.levels):
-            name = f"encoding.{prefix}level{index:02d}"
-            if name in parts:
-                found[name] = level.entries * grid.layout.n_features
-    return found
-
-
-def _shares(parts: dict[str, Tensor], last: AdamPrediction) -> dict[str, float]:
-    traces = {name: float(parts[name].diagonal().sum()) * last.weights[name] for name in parts}
-    total = sum(traces.values())
-    return {name: value / total for name, value in traces.items()}
-
-
-def _grids(field: Field) -> bool:
-    return any(isinstance(module, HashGrid) for module in field.encoding.modules())
-
-
-def _stationary(field: Field) -> bool:
-    return covered(field) and MLPKernel.of(field).stationary
+    return _Piece(curve, shares(parts, curve))

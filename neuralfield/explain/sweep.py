@@ -23,7 +23,7 @@ from neuralfield.run import prepare
 from neuralfield.run_folder import CONFIG, HISTORY, METRICS, read_json
 from neuralfield.signals.holdout import make_split
 from neuralfield.signals.image import ImageSignal
-from neuralfield.summary import _find, _overrides
+from neuralfield.summary import overrides_of, run_folders
 
 HELDOUT, TRAIN = "psnr_heldout", "psnr_train"
 
@@ -98,8 +98,8 @@ def explain_sweep(folder: str | Path, progress: bool | Silent = True) -> SweepEx
     folder, tell, began = Path(folder), reporter(progress), time.perf_counter()
     if not folder.is_dir():
         raise ConfigError(f"sweep={folder}: there is no such folder; give the one that fit.py -m named at its end")
-    found = _find(folder)
-    overrides = {run: _overrides(run) for run in found}
+    found = run_folders(folder)
+    overrides = {run: overrides_of(run) for run in found}
     keys = list(dict.fromkeys(k for given in overrides.values() for k in given))
     keys = [k for k in keys if len({str(given.get(k)) for given in overrides.values()}) > 1] or keys[:1]
     runs, skipped, kinds = [], {}, set()

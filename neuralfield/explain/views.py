@@ -11,7 +11,8 @@ from torch import Tensor
 
 from neuralfield.explain.explanation import KernelView
 from neuralfield.explain.patches import Patch
-from neuralfield.explain.predictor import covered, look
+from neuralfield.explain.predictor import look
+from neuralfield.explain.window_kernels import covered
 from neuralfield.field import Field
 from neuralfield.fitting.options import FitOptions
 from neuralfield.ntk.empirical import empirical_ntk

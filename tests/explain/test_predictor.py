@@ -13,8 +13,9 @@ import neuralfield as nf
 from neuralfield.errors import ConfigError
 from neuralfield.explain.candidates import Setting, setting
 from neuralfield.explain.patches import patches
-from neuralfield.explain.predictor import covered, look, powers, predict
+from neuralfield.explain.predictor import look, powers, predict
 from neuralfield.explain.verify import train
+from neuralfield.explain.window_kernels import covered
 from neuralfield.fitting.options import FitOptions
 
 CPU = torch.device("cpu")
