@@ -19,6 +19,7 @@ WORDS = {
 """Each limit in words for the reader."""
 
 _RISING, _STEEP = 0.3, 1.0  # dB of held-out PSNR over the last doubling of the steps, of the best and of the others
+_FITTED = 20.0  # dB of training pixels above the best held-out PSNR
 
 
 def limit(explanation: Explanation, candidate: Candidate) -> str:
@@ -27,7 +28,7 @@ def limit(explanation: Explanation, candidate: Candidate) -> str:
     f0, where most of the held-out error is the initial function's. Of the best and those level with it, within the
     uncertainty of predictions: budget where held-out PSNR still rises by 0.3 dB per doubling of the steps, else the image.
     Of the others: budget where it rises by 1 dB, aliasing where training pixels are fitted at least as well as by the best
-    one, else too smooth.
+    one, or to a hundredth of the error that the best one makes between them, else too smooth.
     """
     curve, best = candidate.curve, max(explanation.candidates, key=lambda c: c.heldout)
     if curve.f0_mse[-1] > 0.5 * curve.heldout_mse[-1]:
@@ -36,7 +37,8 @@ def limit(explanation: Explanation, candidate: Candidate) -> str:
         return BUDGET if rise(candidate) > _RISING else IMAGE
     if rise(candidate) > _STEEP:
         return BUDGET
-    return ALIASING if curve.train_psnr[-1] >= best.curve.train_psnr[-1] else SMOOTH
+    fitted = min(best.curve.train_psnr[-1], best.heldout + _FITTED)
+    return ALIASING if curve.train_psnr[-1] >= fitted else SMOOTH
 
 
 def rise(candidate: Candidate) -> float:
