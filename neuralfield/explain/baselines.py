@@ -12,13 +12,14 @@ from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator,
 
 from neuralfield.explain.candidates import lattice
 from neuralfield.explain.explanation import SigmaCurve
-from neuralfield.explain.patches import Patch
+from neuralfield.explain.patches import Patch, whole
 from neuralfield.explain.predictor import psnr
 from neuralfield.signals.image import ImageSignal
 
 AVERAGE_SIGMA = 10.0
 """Cycles per image side: the best of a sweep over natural images, on average (Tancik et al. 2020, section 6 and table 1)."""
 
+_WHOLE = 2**18  # training pixels
 _AVERAGE_LATTICE = 256  # training pixels along a side there
 
 
@@ -63,7 +64,9 @@ def baselines(
     Each of the latter with the held-out PSNR that is predicted for it (`predicted`, read off the sigma curve) and by how
     much that is below the curve's maximum (`lost`); both None beyond the curve.
     """
-    found: dict[str, float | str | dict[str, Any]] = {"bicubic": bicubic_psnr(windows)}
+    # On all of the image where that takes no long time: windows may be rougher or smoother.
+    seen = [whole(signal)] if signal.split.n_train <= _WHOLE else windows
+    found: dict[str, float | str | dict[str, Any]] = {"bicubic": bicubic_psnr(seen)}
     if sigma is not None and len(sigma.sigmas) > 1:
         found["average_sigma"] = _fixed(
             AVERAGE_SIGMA, sigma, "best on average over photographs in Tancik et al. 2020, table 1"

@@ -97,6 +97,16 @@ def congruent(signal: ImageSignal, windows: list[Patch]) -> bool:
     )
 
 
+def whole(signal: ImageSignal) -> Patch:
+    """The image as one window, all of whose held-out pixels count."""
+    train = signal.split.train(torch.arange(signal.split.n_train))
+    test = signal.split.heldout(torch.arange(signal.split.n_heldout))
+    return Patch(
+        _coordinates(train, signal), signal.values(train).float(), _coordinates(test, signal), signal.values(test).float(),
+        torch.ones(len(test)), (0, 0, signal.width, signal.height),
+    )  # fmt: skip
+
+
 def roughness(window: Patch) -> float:
     """How far the held-out pixels that count are from the mean of their four nearest training pixels, mean square."""
     near = torch.cdist(window.x_test, window.x).topk(4, largest=False).indices
