@@ -56,12 +56,7 @@ def fit(
 
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for unusable input or options.
     """
-    if isinstance(signal, (str, Path)):
-        signal = load_image(signal, holdout=holdout, seed=seed)
-    elif not isinstance(signal, ImageSignal):
-        signal = ImageSignal.from_array(signal, holdout=holdout, seed=seed)
-    elif holdout != "none":
-        raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
+    signal = as_signal(signal, holdout, seed)
     where = devices.resolve(device)
     given = FitOptions.from_dict(defaults.fit_options(options))
     name, why = _name(encoding), None
@@ -102,3 +97,14 @@ def _name(encoding: str | Mapping[str, Any] | Encoding) -> str:
             f"{type(encoding).__name__}. Derive your class from Encoding (its docstring has a complete example)"
         )
     return registry.find(encoding) or type(encoding).__name__
+
+
+def as_signal(signal: np.ndarray | Tensor | str | Path | ImageSignal, holdout: str, seed: int) -> ImageSignal:
+    """The image that an argument of :func:`fit` stands for."""
+    if isinstance(signal, (str, Path)):
+        return load_image(signal, holdout=holdout, seed=seed)
+    if not isinstance(signal, ImageSignal):
+        return ImageSignal.from_array(signal, holdout=holdout, seed=seed)
+    if holdout != "none":
+        raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
+    return signal

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralfield import devices
+from neuralfield.api import as_signal
 from neuralfield.checks import flag, integer
 from neuralfield.encodings import Encoding
 from neuralfield.errors import ConfigError
@@ -29,7 +30,7 @@ from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent, reporter
-from neuralfield.signals.image import ImageSignal, load_image
+from neuralfield.signals.image import ImageSignal
 
 SIDE, WINDOWS = 24, 9
 """Training pixels along a window, and windows at most."""
@@ -66,12 +67,7 @@ def explain(
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for an image that cannot be explained (of one colour, not finite,
     too small), and options that the prediction does not know (a loss other than mse, no number of steps).
     """
-    if isinstance(signal, (str, Path)):
-        signal = load_image(signal, holdout=holdout, seed=seed)
-    elif not isinstance(signal, ImageSignal):
-        signal = ImageSignal.from_array(signal, holdout=holdout, seed=seed)
-    elif holdout != "none":
-        raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
+    signal = as_signal(signal, holdout, seed)
     if budget is not None:
         options["steps"] = integer("budget", budget, 1)
     fit_options = FitOptions.from_dict(defaults.fit_options(options))

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator, PchipInterpolator, RectBivariateSpline
 
-from neuralfield.explain.candidates import lattice
 from neuralfield.explain.explanation import SigmaCurve
 from neuralfield.explain.patches import Patch, whole
 from neuralfield.explain.predictor import psnr
+from neuralfield.fitting.defaults import lattice
 from neuralfield.signals.image import ImageSignal
 
 AVERAGE_SIGMA = 10.0

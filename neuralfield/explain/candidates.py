@@ -89,17 +89,12 @@ def judged(signal: ImageSignal) -> tuple[ImageSignal, bool]:
     return other, True
 
 
-def lattice(signal: ImageSignal) -> float:
-    """How many training samples lie along the longer side, on average."""
-    return max(signal.shape) / math.sqrt(signal.n_pixels / signal.split.n_train)
-
-
 def octaves(signal: ImageSignal) -> list[float]:
     """Bandwidths to try, an octave apart: 1 to 32 cycles per image side for 256 training samples along it.
 
     The highest is half of the largest integer power of two that is below the lattice's Nyquist frequency, about.
     """
-    top = 2.0 ** round(math.log2(max(lattice(signal) / 8, 1.0)))
+    top = 2.0 ** round(math.log2(max(defaults.lattice(signal) / 8, 1.0)))
     return [top / 2**k for k in reversed(range(_OCTAVES))]
 
 

@@ -76,7 +76,7 @@ def patches(signal: ImageSignal, side: int = 24, most: int = 9) -> list[Patch]:
             continue
         found.append(
             Patch(
-                _coordinates(train, signal), values(train).float(), _coordinates(test, signal), values(test).float(),
+                signal.coordinates(train), values(train).float(), signal.coordinates(test), values(test).float(),
                 counted.float(), (left, top, window[0], window[1]),
             )
         )  # fmt: skip
@@ -102,7 +102,7 @@ def whole(signal: ImageSignal) -> Patch:
     train = signal.split.train(torch.arange(signal.split.n_train))
     test = signal.split.heldout(torch.arange(signal.split.n_heldout))
     return Patch(
-        _coordinates(train, signal), signal.values(train).float(), _coordinates(test, signal), signal.values(test).float(),
+        signal.coordinates(train), signal.values(train).float(), signal.coordinates(test), signal.values(test).float(),
         torch.ones(len(test)), (0, 0, signal.width, signal.height),
     )  # fmt: skip
 
@@ -161,8 +161,3 @@ def _inner(positions: Tensor, margin: int, length: int) -> Tensor:
     first, last = int(positions[0]), int(positions[-1])
     low = positions >= (first + margin if first > 0 else 0)
     return low & (positions <= (last - margin if last < length - 1 else length))
-
-
-def _coordinates(index: Tensor, signal: ImageSignal) -> Float[Tensor, "n dim"]:
-    columns, rows = index % signal.width, index // signal.width
-    return torch.stack([(columns + 0.5) / signal.width, (rows + 0.5) / signal.height], dim=1).float()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,14 +136,20 @@ def look(field: Field, signal: ImageSignal, options: FitOptions, window: Patch) 
     steps, done = options.steps or 1, 0
     if has_grid(field):
         field, done = copy.deepcopy(field), min(_WARM, steps - 1)
-        trainer = Trainer(field, signal, options, progress=False)
-        for step in range(1, done + 1):
-            trainer.train_step()
-            trainer.state.step = step
-    prediction = _follow(field, signal, options, [window], [steps - done], done).curve
-    parts = window_kernels(field, window)[0]
-    kernel = torch.stack([prediction.weights[name] * part for name, part in parts.items()]).sum(dim=0)
-    return Look(field, prediction, kernel)
+        for _ in _first_steps(field, signal, options, done):
+            pass
+    piece = _follow(field, signal, options, [window], [steps - done], done)
+    kernel = torch.stack([piece.curve.weights[name] * part for name, part in piece.parts.items()]).sum(dim=0)
+    return Look(field, piece.curve, kernel)
+
+
+def _first_steps(field: Field, signal: ImageSignal, options: FitOptions, count: int) -> Iterator[int]:
+    """Real steps of the fit that the options ask for, one by one."""
+    trainer = Trainer(field, signal, options, progress=False)
+    for step in range(1, count + 1):
+        trainer.train_step()
+        trainer.state.step = step
+        yield step
 
 
 def _behind_a_grid(
@@ -151,13 +157,8 @@ def _behind_a_grid(
 ) -> Curve:
     """Some real steps, then the prediction from the field as it stands there."""
     field, warm = copy.deepcopy(field), min(_WARM, options.steps or 1)
-    trainer = Trainer(field, signal, options, progress=False)
-    done = []
-    for step in range(1, warm + 1):
-        trainer.train_step()
-        trainer.state.step = step
-        if step in at:
-            done.append((step, *_errors(field, windows)))
+    steps = _first_steps(field, signal, options, warm)
+    done = [(step, *_errors(field, windows)) for step in steps if step in at]
     chosen = windows[:: max(1, math.ceil(len(windows) / _MOST_SINGLE))]
     later = [step - warm for step in at if step > warm]
     measured = np.array(done).reshape(-1, 3)
@@ -203,7 +204,14 @@ def _mean_curve(pieces: list[_Piece], groups: list[list[Patch]]) -> Curve:
     weights = [sum(float(w.counted.sum()) for w in group) for group in groups]
     mean = lambda name: np.average([getattr(p.curve, name) for p in pieces], axis=0, weights=weights)  # noqa: E731
     last = pieces[-1]
-    return Curve(last.curve.steps, mean("train_mse"), mean("test_mse"), mean("f0_mse"), last.curve.weights, last.shares)
+    return Curve(
+        last.curve.steps,
+        mean("train_mse"),
+        mean("test_mse"),
+        mean("f0_mse"),
+        last.curve.weights,
+        shares(last.parts, last.curve),
+    )
 
 
 def powers(steps: int) -> list[int]:
@@ -214,10 +222,10 @@ def powers(steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A prediction on windows with one kernel, and each part's share of the kernel's trace at its end."""
+    """A prediction on windows with one kernel, and that kernel by parts."""
 
     curve: AdamPrediction
-    shares: dict[str, float]
+    parts: dict[str, Tensor]
 
 
 def _follow(
@@ -255,4 +263,4 @@ def _follow(
         patches=len(windows),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
-    return _Piece(curve, shares(parts, curve))
+    return _Piece(curve, parts)

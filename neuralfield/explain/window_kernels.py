@@ -72,11 +72,7 @@ def _frequencies(encoding: Encoding) -> Tensor | None:
         return torch.cat([norms, norms])
     if isinstance(encoding, Positional) and not encoding.include_input:
         axis = encoding.frequencies.repeat(encoding.in_dim)
-        return (
-            torch.cat([axis, axis])[encoding.order().to(axis.device)]
-            if encoding.convention != "neuralfield"
-            else (torch.cat([axis, axis]))
-        )
+        return torch.cat([axis, axis])[encoding.order().to(axis.device)]
     return None
 
 

@@ -14,6 +14,11 @@ from neuralfield.signals.image import ImageSignal
 AUTO = "auto"
 
 
+def lattice(signal: ImageSignal) -> float:
+    """How many training samples lie along the longer side, on average."""
+    return max(signal.shape) / math.sqrt(signal.n_pixels / signal.split.n_train)
+
+
 def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[str, Any]:
     """The encoding's options with every "auto" replaced, from the lattice that the training samples form.
 
@@ -24,19 +29,19 @@ def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[st
     """
     chosen = dict(options)
     samples = signal.split.n_train
-    lattice = max(signal.shape) / math.sqrt(signal.n_pixels / samples)
+    along = lattice(signal)
     if chosen.get("name") == "hashgrid":
         if chosen.get("max_resolution") == AUTO:
             base = integer("base_resolution", chosen.get("base_resolution", 16), 1)
             given = chosen.get("per_level_scale") is not None
-            chosen["max_resolution"] = None if given else max(float(base), float(round(lattice)))
+            chosen["max_resolution"] = None if given else max(float(base), float(round(along)))
         if chosen.get("log2_hashmap_size") == AUTO:
             chosen["log2_hashmap_size"] = min(max(math.ceil(math.log2(samples)), 10), 22)
     if chosen.get("name") == "positional":
         if chosen.get("max_frequency") == AUTO:
             counted = chosen.get("n_frequencies") not in (AUTO, None)
             lowest = number("min_frequency", chosen.get("min_frequency", 1.0), 0, above=True)
-            chosen["max_frequency"] = None if counted else max(lattice / 4, lowest)
+            chosen["max_frequency"] = None if counted else max(along / 4, lowest)
         if chosen.get("n_frequencies") == AUTO:
             chosen["n_frequencies"] = None
     return chosen

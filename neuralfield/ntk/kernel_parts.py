@@ -46,7 +46,16 @@ def _variants(network: Network, inputs: Inputs) -> Iterator[tuple[str, Network, 
     silent = [replace(layer, gain=zero, bias_gain=zero) for layer in network.layers]
     if inputs.tangent is not None:
         yield "encoding", replace(network, layers=silent), inputs
-    fixed = replace(inputs, tangent=None)
+    distances: dict[tuple[int, ...], Tensor] = {}
+
+    def distance(rows: slice, columns: slice) -> Tensor:
+        """Worked out once for all variants, which overwrite what they are given."""
+        key = (rows.start, rows.stop, columns.start, columns.stop)
+        if key not in distances:
+            distances[key] = inputs.distance(rows, columns)
+        return distances[key].clone()
+
+    fixed = replace(inputs, tangent=None, distance=distance)
     for index, layer in enumerate(network.layers):
         kept = {"weight": replace(silent[index], gain=layer.gain)}
         if float(layer.bias_gain) != 0:

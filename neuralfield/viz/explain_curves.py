@@ -145,11 +145,10 @@ def sweep_figure(
 
 def rank_correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     """Spearman's; nan where it is not defined: fewer than three runs, or all of them equal."""
-    from scipy.stats import rankdata
+    from neuralfield.explain.verify import correlation
 
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    found = correlation(x, y)
+    return math.nan if found is None else found
 
 
 def _names_beside(axes: Axes, ends: list[tuple[float, str, str, bool]]) -> None:

@@ -22,7 +22,7 @@ from neuralfield.viz.explain_style import (
     shown,
     step_axis,
 )
-from neuralfield.viz.style import BEST, FAINT, GREY, SMALL, Axes, picture, plain_axes, tick_labels
+from neuralfield.viz.style import BEST, FAINT, GREY, SMALL, Axes, picture, plain_axes, power_of_ten, tick_labels
 
 _LEFT, _RIGHT = 84, 250  # pixels beside a chart: its numbers, the names of its lines
 _MOST = 8  # candidates that are drawn
@@ -152,9 +152,7 @@ def _powers(axes: Axes) -> None:
     low = max(math.floor(math.log10(axes.get_ylim()[0])), -9)
     axes.set_ylim(10.0**low, 2.0)
     places = list(range(0, low - 1, -max(1, math.ceil(-low / 6))))
-    signs = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    labels = [f"{10.0**p:g}" if p > -4 else "10" + str(p).translate(signs) for p in places]
-    tick_labels(axes, "y", [10.0**p for p in places], labels)
+    tick_labels(axes, "y", [10.0**p for p in places], [power_of_ten(p) for p in places])
 
 
 def _pixels(width: float) -> str:

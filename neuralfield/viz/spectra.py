@@ -25,6 +25,7 @@ from neuralfield.viz.style import (
     Page,
     picture,
     plain_axes,
+    power_of_ten,
     printable,
     text_width,
     tick_labels,
@@ -178,13 +179,7 @@ def _log_y(axes: Axes, values: Sequence[np.ndarray]) -> None:
     axes.set_ylim(10.0**low, 10.0**high)
     step = max(1, math.ceil((high - low) / 6))
     places = list(range(high, low - 1, -step))
-    tick_labels(axes, "y", [10.0**p for p in places], [_power(p) for p in places])
-
-
-def _power(exponent: int) -> str:
-    if -3 <= exponent <= 3:
-        return f"{10.0**exponent:g}"
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    tick_labels(axes, "y", [10.0**p for p in places], [power_of_ten(p) for p in places])
 
 
 def _stroke(points: int) -> dict[str, Number | str]:

@@ -167,6 +167,13 @@ def count(value: int) -> str:
     return str(value)
 
 
+def power_of_ten(exponent: int) -> str:
+    """``0.01``, ``100``, ``10⁻⁶``."""
+    if -3 <= exponent <= 3:
+        return f"{10.0**exponent:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def plain_axes(axes: Axes, *, grid: bool = True) -> None:
     """Left and bottom spines only, light horizontal grid, readable ticks."""
     from matplotlib.ticker import MaxNLocator

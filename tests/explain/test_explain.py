@@ -12,9 +12,10 @@ import torch
 import neuralfield as nf
 from neuralfield.errors import ConfigError, SignalError
 from neuralfield.explain import Explanation, explain
-from neuralfield.explain.candidates import comparison, lattice, merged, octaves, setting
+from neuralfield.explain.candidates import comparison, merged, octaves, setting
 from neuralfield.explain.patches import patches
 from neuralfield.explain.views import kernel_view, picture, spectrum, width
+from neuralfield.fitting.defaults import lattice
 
 NETWORK = {"width": 64, "depth": 2}
 

@@ -41,7 +41,9 @@ def test_each_part_is_the_limit_of_the_same_part_of_wide_fields() -> None:
 
 
 def test_a_table_has_its_own_part() -> None:
-    field = nf.build(2, 1, HashGrid(2, n_levels=2, base_resolution=4, max_resolution=8, seed=0), {"width": 16, "depth": 1})
+    field = nf.build(
+        2, 1, HashGrid(2, n_levels=2, base_resolution=4, max_resolution=8, seed=0), {"width": 16, "depth": 1}
+    )
     parts = kernel_parts(MLPKernel.of(field), torch.rand(5, 2))
     assert "encoding" in parts
     assert parts["encoding"].norm() > 100 * parts["network.layers.0.weight"].norm()  # features of 1e-4 move no weights

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import spearmanr
 
 from neuralfield.errors import ConfigError, OutputError
@@ -23,6 +22,7 @@ from neuralfield.viz.explain_sigma import bandwidths, chosen_sigma
 from neuralfield.viz.explain_style import colours, mixed, modes_for, shown
 from neuralfield.viz.style import BEST, HELDOUT, Page
 from tests.explain.synthetic import candidate, curve, explanation
+from tests.viz.pictures import amount, pixels
 
 pytestmark = pytest.mark.filterwarnings("error")
 FIGURES = {
@@ -40,16 +40,6 @@ def found() -> Explanation:
     y, x = np.mgrid[0:24, 0:32] / 32
     pixels = np.stack([x, y, x * y], axis=-1).astype(np.float32)
     return explanation(ImageSignal.from_array(pixels, holdout="every_other"))
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def amount(image: np.ndarray, colour: str) -> int:
-    return int((image == np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)).all(axis=2).sum())
 
 
 @pytest.mark.parametrize("name", FIGURES)

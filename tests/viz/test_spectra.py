@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from neuralfield.errors import ConfigError
 from neuralfield.ntk.spectrum import Spectrum, spectrum
@@ -16,6 +15,7 @@ from neuralfield.viz.kernel import kernel_figure
 from neuralfield.viz.spectra import _binned, _percent, _times, modes_figure, spectrum_figure
 from neuralfield.viz.style import BEST, GROUPS
 from tests.ntk.stationary_standin import Fourier, Moving, grid
+from tests.viz.pictures import holds, pixels
 
 pytestmark = pytest.mark.filterwarnings("error")
 SHAPE = (12, 18)
@@ -26,16 +26,6 @@ TARGET = torch.sin(9 * X[:, 0]) + X[:, 1]
 def found(sigma: float, target: bool = True, shape: tuple[int, int] = SHAPE) -> Spectrum:
     operator = ToeplitzOperator.of(Fourier(sigma=sigma, m=64), shape, dtype=torch.float64)
     return spectrum(operator, TARGET if target else None)
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def holds(image: np.ndarray, colour: str) -> bool:
-    return bool((image == np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)).all(axis=2).any())
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage
-from PIL import Image
 
 from neuralfield.errors import OutputError, SignalError
 from neuralfield.viz import RunRow, caption_line, comparison, sweep_figure, training_curve
@@ -19,20 +18,10 @@ from neuralfield.viz.charts import Point, kind_of_chart
 from neuralfield.viz.comparison import _region
 from neuralfield.viz.style import BEST, Page, count, printable, seconds, spread, text_width, unique, wrap
 from neuralfield.viz.sweep import _pick
+from tests.viz.pictures import holds, pixels
 
 pytestmark = pytest.mark.filterwarnings("error")
 PHOTO = skimage.data.astronaut()
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def holds(image: np.ndarray, colour: str) -> bool:
-    """Whether any pixel has exactly this colour, ``#rrggbb``."""
-    return bool((image == np.frombuffer(bytes.fromhex(colour[1:]), np.uint8)).all(axis=2).any())
 
 
 def compare(truth: np.ndarray, path: Path, title: str = "astronaut") -> np.ndarray:

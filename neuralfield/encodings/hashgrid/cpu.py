@@ -28,14 +28,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralfield.encodings.hashgrid.layout import PRIMES, GridLayout
+from neuralfield.encodings.hashgrid.layout import PRIMES, GridLayout, too_large
 
 if TYPE_CHECKING:
     from neuralfield.encodings.hashgrid.cpu_kernels import Kernels
 
 Task = Callable[[], object]
-
-MAX_DIM, MAX_FEATURES = 4, 8
 
 # Corners visited below which a second thread costs more than it brings: about a tenth of a millisecond.
 _WORK_PER_THREAD = 1 << 16
@@ -60,12 +58,7 @@ def supports(x: Tensor, params: Tensor, layout: GridLayout, interpolation: str) 
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             return f"it takes float32 on the CPU, and the {name} are {kind} on {tensor.device.type}"
-    if layout.in_dim > MAX_DIM or layout.n_features > MAX_FEATURES:
-        return (
-            f"it takes at most {MAX_DIM} dimensions and {MAX_FEATURES} features per level, "
-            f"and this grid has {layout.in_dim} and {layout.n_features}"
-        )
-    return None
+    return too_large(layout)
 
 
 def forward(

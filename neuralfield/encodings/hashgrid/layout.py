@@ -112,3 +112,17 @@ def make_layout(
         levels.append(Level(float(scale), resolution, entries, offset, hashed=vertices > table))
         offset += entries
     return GridLayout(in_dim, n_features, tuple(levels))
+
+
+MAX_DIM, MAX_FEATURES = 4, 8
+"""What the compiled engines were written for."""
+
+
+def too_large(layout: GridLayout) -> str | None:
+    """`None` when the compiled engines take a grid of these sizes, else why not."""
+    if layout.in_dim > MAX_DIM or layout.n_features > MAX_FEATURES:
+        return (
+            f"it takes at most {MAX_DIM} dimensions and {MAX_FEATURES} features per level, "
+            f"and this grid has {layout.in_dim} and {layout.n_features}"
+        )
+    return None

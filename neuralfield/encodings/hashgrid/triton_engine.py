@@ -28,9 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralfield.encodings.hashgrid.layout import PRIMES, GridLayout
-
-MAX_DIM, MAX_FEATURES = 4, 8
+from neuralfield.encodings.hashgrid.layout import PRIMES, GridLayout, too_large
 
 _TABLES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -89,12 +87,7 @@ def supports(x: Tensor, params: Tensor, layout: GridLayout, interpolation: str) 
                 f"it takes float32 coordinates and a float32, float16 or bfloat16 table on CUDA, "
                 f"and the {name} are {dtype} on {kind}"
             )
-    if layout.in_dim > MAX_DIM or layout.n_features > MAX_FEATURES:
-        return (
-            f"it takes at most {MAX_DIM} dimensions and {MAX_FEATURES} features per level, "
-            f"and this grid has {layout.in_dim} and {layout.n_features}"
-        )
-    return None
+    return too_large(layout)
 
 
 def forward(
