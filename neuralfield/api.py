@@ -19,11 +19,12 @@ from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import log_to, reporter
 from neuralfield.run import build_field, chosen_encoding
+from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal, load_image
 
 
 def fit(
-    signal: np.ndarray | Tensor | str | Path | ImageSignal,
+    signal: np.ndarray | Tensor | str | Path | Signal,
     encoding: str | Mapping[str, Any] | Encoding = "hashgrid",
     network: Mapping[str, Any] | nn.Module | None = None,
     *,
@@ -34,25 +35,25 @@ def fit(
     folder: str | Path | None = None,
     **options: Any,
 ) -> Field:
-    """Fit a field to an image.
+    """Fit a field to an image, a shape or a volume.
 
     **Arguments**
 
-    - `signal`: an array or tensor [H, W] or [H, W, C], uint8, uint16 or float in [0, 1]; a path; or an
-      :class:`~neuralfield.signals.ImageSignal`.
+    - `signal`: an image as an array or tensor [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], or its path; or any
+      :class:`~neuralfield.signals.Signal`, as ``nf.signals.load({"type": "shape", "path": "bunny.obj"})`` gives it.
     - `encoding`: a name, ``{"name": "fourier", "sigma": 5}``, or a module of one's own. With ``"sigma": "auto"``, or "auto"
       for the encoding, the one is taken that is predicted to serve this image best at this number of steps
       (:mod:`neuralfield.explain.auto`).
     - `network`: options of the MLP, ``{"width": 256}``, or a module from ``encoding.out_dim`` features to C channels.
     - `device`, `seed`: where, and of everything random.
-    - `holdout`: "none", "every_other" or "random:0.25": pixels kept out of training. (Not with an ImageSignal, which
-      has its own.)
+    - `holdout`: "none", "every_other" or "random:0.25": pixels kept out of training. (Not with a Signal, which has its
+      own.)
     - `progress`: show it.
     - `folder`: where checkpoints go; None for none. With ``resume=True`` the fit continues from there.
     - `options`: those of :class:`~neuralfield.fitting.FitOptions`: ``steps=500``, ``seconds=30``, ``lr=1e-3``, ...
 
-    **Returns** the fitted :class:`~neuralfield.Field`, ``field([N, 2]) -> [N, C]``. Its ``history`` is a list of
-    evaluations (step, seconds, loss, psnr_train, psnr_heldout).
+    **Returns** the fitted :class:`~neuralfield.Field`, ``field([N, D]) -> [N, C]``. Its ``history`` is a list of
+    evaluations (step, seconds, loss, and psnr_train, psnr_heldout, or iou_uniform, iou_surface).
 
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for unusable input or options.
     """
@@ -79,7 +80,7 @@ def fit(
     if why is not None:
         tell.note(str(why))
     trainer = Trainer(field, signal, given, seed=seed, folder=path, progress=tell)
-    title = f"{signal.name}, {signal.width} x {signal.height}; {name}, {field.n_parameters:,} parameters"
+    title = f"{signal.title}; {name}, {field.n_parameters:,} parameters"
     with log_to(tell):
         outcome = trainer.run(title)
     field.history = outcome.state.history
@@ -99,12 +100,12 @@ def _name(encoding: str | Mapping[str, Any] | Encoding) -> str:
     return registry.find(encoding) or type(encoding).__name__
 
 
-def as_signal(signal: np.ndarray | Tensor | str | Path | ImageSignal, holdout: str, seed: int) -> ImageSignal:
-    """The image that an argument of :func:`fit` stands for."""
+def as_signal(signal: np.ndarray | Tensor | str | Path | Signal, holdout: str, seed: int) -> Signal:
+    """The signal that an argument of :func:`fit` stands for."""
     if isinstance(signal, (str, Path)):
         return load_image(signal, holdout=holdout, seed=seed)
-    if not isinstance(signal, ImageSignal):
+    if not isinstance(signal, Signal):
         return ImageSignal.from_array(signal, holdout=holdout, seed=seed)
     if holdout != "none":
-        raise ConfigError("an ImageSignal has its own hold-out; give holdout= when building it instead")
+        raise ConfigError("a Signal has its own hold-out; give holdout= when building it instead")
     return signal

@@ -1,50 +1,43 @@
-"""What a finished fit leaves in its folder: numbers and pictures."""
+"""What a finished fit leaves in its folder, whatever was fitted: the field, its history, its numbers."""
 
 from __future__ import annotations
 
 import copy
 import csv
+import importlib
 import io
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from jaxtyping import Float, UInt8
 
 from neuralfield import devices, encodings, viz
 from neuralfield import field as fields
 from neuralfield.encodings.hashgrid import HashGrid, engines
-from neuralfield.export import render, write_image
 from neuralfield.field import Field
 from neuralfield.files import write_text
 from neuralfield.fitting.loop import Outcome
-from neuralfield.fitting.progress import LOG_SECONDS, Silent
-from neuralfield.lpips import LARGEST_AUTO_PIXELS, lpips_distance
-from neuralfield.metrics import ImageErrors, image_quality
-from neuralfield.run_folder import BEST, COMPARISON, FIELD, HISTORY, RECONSTRUCTION, TRAINING
-from neuralfield.signals.colour import convert, to_display
-from neuralfield.signals.image import ImageSignal
-from neuralfield.signals.resizing import averaged
+from neuralfield.fitting.progress import Silent
+from neuralfield.run_folder import BEST, COMPARISON, FIELD, HISTORY, MESH, RECONSTRUCTION, SURFACE, TRAINING, VOLUMES
+from neuralfield.signals.base import Signal
 
-FILES = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING)
-"""What a finished run leaves beside its metrics."""
-PICTURE_SIDE = 1024
-"""Longest side of an image within a figure; larger ones are reduced first."""
+FILES = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING, MESH, SURFACE, *VOLUMES)
+"""What a finished run may leave beside its metrics."""
 
 
 def write(
-    signal: ImageSignal,
+    signal: Signal,
     field: Field,
     outcome: Outcome,
     folder: Path,
     *,
-    lpips: str = "auto",
+    config: Mapping[str, Any] | None = None,
     tell: Silent | None = None,
 ) -> dict[str, Any]:
-    """Write the field, its history and its pictures into `folder`; returns the numbers for `metrics.json`."""
+    """Write the field, its history and its pictures into `folder`; returns the numbers for `metrics.json`.
+
+    What is measured and drawn beyond that is up to the signal's type: ``neuralfield.image_results`` and its like. `config`
+    holds their options, by group.
+    """
     tell = tell or Silent()
     state = outcome.state
     fields.save(field, folder / FIELD)
@@ -55,14 +48,11 @@ def write(
         with_best.load_state_dict(outcome.best)
         fields.save(with_best, folder / BEST)
     _write_history(folder / HISTORY, state.history)
-    height, width = signal.shape
-    fit = render(field, width, height, on_rows=_Drawing(height, tell))
-    metrics = {
-        **measure(signal, fit, lpips),
+    known = {
         "steps": state.step,
         "train_seconds": state.seconds,
         "stopped_by": outcome.stopped_by,
-        "best_psnr": state.best_psnr,
+        f"best_{signal.quality.key}": state.best_quality,
         "best_step": state.best_step,
         "n_parameters": field.n_parameters,
         "parameters_per_value": field.n_parameters / signal.n_values,
@@ -73,22 +63,11 @@ def write(
         "signal": signal.describe(),
         "versions": devices.versions(),
     }
-    write_image(folder / RECONSTRUCTION, fit if signal.out_dim <= 4 else fit[..., :3], signal.space)
-    _write_pictures(signal, fit, metrics, state.history, folder)
-    return metrics
-
-
-class _Drawing:
-    """Says how far the drawing of a large image has come, every few seconds."""
-
-    def __init__(self, height: int, tell: Silent) -> None:
-        self._height, self._tell = height, tell
-        self._next = time.monotonic() + LOG_SECONDS
-
-    def __call__(self, rows: int) -> None:
-        if time.monotonic() >= self._next:
-            self._tell.note(f"drawing the reconstruction: {100 * rows / self._height:.0f} %")
-            self._next = time.monotonic() + LOG_SECONDS
+    viz.training_curve(state.history, folder / TRAINING, title=f"{signal.name}, {known['encoding']}: training")
+    writer = importlib.import_module(f"neuralfield.{signal.type}_results")  # a shape's needs what an image's does not
+    groups = {"metrics": {}, "mesh": {}, **(config or {})}
+    measured = writer.write(signal, field, known, folder, metrics=groups["metrics"], mesh=groups["mesh"], tell=tell)
+    return {**measured, **known}
 
 
 def engine_of(field: Field) -> str:
@@ -99,75 +78,9 @@ def engine_of(field: Field) -> str:
     return "torch"
 
 
-def measure(signal: ImageSignal, fit: Float[np.ndarray, "height width channels"], lpips: str = "off") -> dict[str, Any]:
-    """Quality of a reconstruction: over all pixels, and PSNR over the training and the held-out ones alone."""
-    height, width = signal.shape
-    metrics = image_quality(signal.rows, lambda start, stop: fit[start:stop], height, width, signal.out_dim)
-    metrics["psnr_train"], metrics["psnr_heldout"] = metrics["psnr"], None
-    if signal.split.n_heldout:
-        metrics["psnr_train"] = _psnr(signal, fit, signal.split.train, signal.split.n_train)
-        metrics["psnr_heldout"] = _psnr(signal, fit, signal.split.heldout, signal.split.n_heldout)
-    # A stand-in of the same shape is enough for LPIPS to say that it is off or the image too large.
-    small = lpips != "off" and signal.n_pixels <= LARGEST_AUTO_PIXELS
-    truth = signal.rows(0, height) if small or lpips == "download" else np.broadcast_to(np.float32(0), fit.shape)
-    distance = lpips_distance(truth, fit, mode=lpips)
-    metrics["lpips"] = distance.value
-    if distance.reason is not None:
-        metrics["lpips_reason"] = distance.reason
-    return metrics
-
-
-def _psnr(signal: ImageSignal, fit: np.ndarray, select: Callable[[torch.Tensor], torch.Tensor], n: int) -> float | None:
-    errors = ImageErrors()
-    flat = fit.reshape(-1, fit.shape[2])
-    for start in range(0, n, 2**20):
-        index = select(torch.arange(start, min(start + 2**20, n)))
-        errors.add(signal.values(index).numpy(), flat[index.numpy()])
-    psnr: float | None = errors.results()["psnr"]
-    return psnr
-
-
 def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_text(path, text.getvalue())
-
-
-def _write_pictures(
-    signal: ImageSignal, fit: np.ndarray, metrics: Mapping[str, Any], history: list[dict[str, Any]], folder: Path
-) -> None:
-    truth = signal.preview(PICTURE_SIDE)
-    error = np.empty(signal.shape, np.float32)
-    for start in range(0, signal.height, 256):
-        rows = slice(start, min(start + 256, signal.height))
-        difference = np.clip(signal.rows(rows.start, rows.stop), 0, 1) - np.clip(fit[rows], 0, 1)
-        error[rows] = np.abs(difference).mean(axis=2)
-    shown = ("encoding", "psnr", "psnr_heldout", "ssim", "steps", "train_seconds", "n_parameters")
-    viz.comparison(
-        truth,
-        thumbnail(fit, signal.space),
-        _reduced(error[..., None], "linear")[..., 0],
-        title=f"{signal.name}: truth, fit and error",
-        path=folder / COMPARISON,
-        captions={key: metrics[key] for key in shown},
-    )
-    viz.training_curve(history, folder / TRAINING, title=f"{signal.name}, {metrics['encoding']}: training")
-
-
-def thumbnail(
-    image: Float[np.ndarray, "height width channels"], space: str, side: int = PICTURE_SIDE
-) -> UInt8[np.ndarray, "h w 3"]:
-    """An sRGB picture for a figure, its longest side at most `side`; reduced by averaging whole blocks."""
-    if max(image.shape[:2]) <= side:
-        return to_display(image, space)
-    return to_display(_reduced(image, space, side), "linear")
-
-
-def _reduced(image: np.ndarray, space: str, side: int = PICTURE_SIDE) -> np.ndarray:
-    """Block averages in linear light, the longest side at most `side`."""
-    factor = -(-max(image.shape[:2]) // side)
-    if factor == 1:
-        return image
-    return averaged(lambda start, stop: convert(image[start:stop], space, "linear"), image.shape[0], factor)

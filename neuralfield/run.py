@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from neuralfield import devices, results
+from neuralfield import devices, results, signals
 from neuralfield import field as fields
 from neuralfield.checks import choice, integer
 from neuralfield.errors import OutputError
@@ -21,18 +21,18 @@ from neuralfield.files import remove_leftovers, write_json, write_text
 from neuralfield.fitting import checkpoint, defaults
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
-from neuralfield.fitting.progress import Silent, log_to, reporter
+from neuralfield.fitting.progress import Notes, Silent, log_to, reporter
 from neuralfield.lpips import MODES as LPIPS_MODES
 from neuralfield.plugins import import_modules
 from neuralfield.run_folder import CONFIG, METRICS, read_json
-from neuralfield.signals.image import ImageSignal, load_image
+from neuralfield.signals.base import Signal
 
 
 @dataclass
 class Prepared:
     """All that a fit needs, checked, before anything is written."""
 
-    signal: ImageSignal
+    signal: Signal
     field: Field
     options: FitOptions
     seed: int
@@ -45,7 +45,7 @@ class Prepared:
         return Trainer(self.field, self.signal, self.options, seed=self.seed, folder=folder, progress=progress)
 
 
-def prepare(config: Mapping[str, Any]) -> Prepared:
+def prepare(config: Mapping[str, Any], tell: Silent | None = None) -> Prepared:
     """Load the signal and build the field of a configuration (the groups of `configs/`, as plain dictionaries).
 
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for whatever is wrong with it; nothing is written.
@@ -55,8 +55,9 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
     seed = integer("seed", config.get("seed", 0), 0)
     choice("metrics.lpips", config.get("metrics", {}).get("lpips", "auto"), LPIPS_MODES)
     options = FitOptions.from_dict(defaults.fit_options(config.get("fit", {})))
-    signal_options = {k: v for k, v in config.get("signal", {}).items() if k != "type"}
-    signal = load_image(**signal_options)
+    tell = tell or Silent()
+    with log_to(tell):
+        signal = signals.load(config.get("signal", {}), Notes(tell, "labelling points"))
     encoding, why = chosen_encoding(
         config.get("encoding", {"name": "hashgrid"}), signal, config.get("network", {}), options, seed, device
     )
@@ -70,7 +71,7 @@ def prepare(config: Mapping[str, Any]) -> Prepared:
 
 def chosen_encoding(
     encoding: Mapping[str, Any],
-    signal: ImageSignal,
+    signal: Signal,
     network: Any,
     options: FitOptions,
     seed: int,
@@ -80,12 +81,13 @@ def chosen_encoding(
     if not defaults.asks_for_a_choice(encoding):
         return dict(encoding), None
     from neuralfield.explain import auto  # it builds on this module
+    from neuralfield.explain.candidates import image
 
-    resolved = auto.resolve(encoding, signal, network, options, seed, device)
+    resolved = auto.resolve(encoding, image(signal), network, options, seed, device)
     return resolved.encoding, resolved.why
 
 
-def build_field(signal: ImageSignal, encoding: Any, network: Any, seed: int, device: torch.device) -> Field:
+def build_field(signal: Signal, encoding: Any, network: Any, seed: int, device: torch.device) -> Field:
     """A field for a signal, its initial weights drawn from `seed`; torch's generator of the CPU is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -111,7 +113,7 @@ def run(
     tell = reporter(progress)
     resuming = bool(config.get("fit", {}).get("resume"))
     finished = completed(folder, config) if resuming else None
-    prepared = prepare(config)
+    prepared = prepare(config, tell)
     # The image behind a path may have changed since.
     if finished is not None and finished.get("fingerprint") == prepared.signal.fingerprint():
         tell.note(f"{folder}: complete already, {_summary(finished)}")
@@ -119,15 +121,15 @@ def run(
     trainer = prepared.trainer(folder, tell)
     if resuming:
         trainer.resume()  # a checkpoint of another configuration is refused before anything is touched
-    _warn(prepared, tell)
+    for warning in prepared.signal.warnings():
+        tell.note(f"note: {warning}")
     if prepared.why is not None:
         tell.note(str(prepared.why))
     _start(folder, config, resuming, tell)
     began = time.perf_counter()
     with log_to(tell):
         outcome = trainer.run(title=_title(prepared))
-        lpips = config.get("metrics", {}).get("lpips", "auto")
-        metrics = results.write(prepared.signal, prepared.field, outcome, folder, lpips=lpips, tell=tell)
+        metrics = results.write(prepared.signal, prepared.field, outcome, folder, config=config, tell=tell)
     metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
     metrics |= {"overrides": list(overrides), "fingerprint": prepared.signal.fingerprint()}
     if prepared.why is not None:
@@ -178,19 +180,10 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _title(prepared: Prepared) -> str:
     signal, field = prepared.signal, prepared.field
-    heldout = f", {signal.split.n_heldout:,} pixels held out" if signal.split.n_heldout else ""
     return (
-        f"{signal.name}, {signal.width} x {signal.height} x {signal.out_dim}{heldout}; {prepared.name}, "
-        f"{field.n_parameters:,} parameters; {devices.describe(prepared.device)}, {results.engine_of(field)} engine"
+        f"{signal.title}; {prepared.name}, {field.n_parameters:,} parameters; "
+        f"{devices.describe(prepared.device)}, {results.engine_of(field)} engine"
     )
-
-
-def _warn(prepared: Prepared, tell: Silent) -> None:
-    high = prepared.signal.max_value
-    if high is not None and high > 1:
-        tell.note(
-            f"note: values reach {high:.3g}, and psnr and ssim see only [0, 1]; signal.normalize=true divides by the maximum"
-        )
 
 
 def _start(folder: Path, config: Mapping[str, Any], resuming: bool, tell: Silent) -> None:
@@ -211,12 +204,15 @@ def _start(folder: Path, config: Mapping[str, Any], resuming: bool, tell: Silent
 
 def _summary(metrics: Mapping[str, Any]) -> str:
     """The final numbers in one line."""
-    heldout = metrics.get("psnr_heldout")
-    parts = [
-        f"PSNR {metrics['psnr']:.2f} dB" if metrics.get("psnr") is not None else "PSNR not a number",
-        f"held out {heldout:.2f} dB" if heldout is not None else "",
-        f"SSIM {metrics['ssim']:.4f}" if metrics.get("ssim") is not None else "",
+    shown = (
+        ("psnr", "PSNR {:.2f} dB"), ("psnr_heldout", "held out {:.2f} dB"), ("ssim", "SSIM {:.4f}"),
+        ("iou_uniform", "IoU {:.4f}"), ("iou_surface", "near the surface {:.4f}"),
+    )  # fmt: skip
+    parts = [words.format(metrics[key]) for key, words in shown if metrics.get(key) is not None]
+    if "psnr" in metrics and metrics["psnr"] is None:
+        parts.insert(0, "PSNR not a number")
+    parts += [
         f"{metrics['steps']:,} steps in {metrics['train_seconds']:.1f} s",
         f"{metrics['n_parameters']:,} parameters ({metrics['parameters_per_value']:.2f} per value)",
     ]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(parts)

@@ -9,6 +9,8 @@ from typing import Any
 METRICS, FAILED, CONFIG = "metrics.json", "failed.json", "config.yaml"
 FIELD, BEST, HISTORY = "field.safetensors", "field_best.safetensors", "history.csv"
 RECONSTRUCTION, COMPARISON, TRAINING = "reconstruction.png", "comparison.png", "training.png"
+MESH, SURFACE = "mesh.ply", "surface_error.ply"
+VOLUMES = ("volume.nii.gz", "volume.nrrd", "volume.npy")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -122,11 +122,11 @@ def fit(seconds: float, device: torch.device, signal: ImageSignal) -> list[Row]:
     """PSNR over the training pixels after some seconds of training, defaults against the naive stack."""
     trainer = our_trainer(signal, device, steps=None, seconds=seconds)
     outcome = trainer.run()
-    probe = Probe(signal, signal.split.train, signal.split.n_train, signal.split.n_train)
+    probe = Probe(signal, signal.judged_on()["psnr_train"], signal.split.n_train)
     case = f"{signal.name}, {seconds:g} s"
     rows = [
         {
-            "case": case, "what": "neuralfield", "psnr": probe.psnr(trainer.field), "steps": outcome.state.step,
+            "case": case, "what": "neuralfield", "psnr": probe.quality(trainer.field), "steps": outcome.state.step,
             "parameters": trainer.field.n_parameters,
         }
     ]  # fmt: skip
@@ -135,7 +135,7 @@ def fit(seconds: float, device: torch.device, signal: ImageSignal) -> list[Row]:
     while time.perf_counter() - started < seconds:
         naive()
         steps += 1
-    psnr = probe.psnr(_AsField(model))  # type: ignore[arg-type]
+    psnr = probe.quality(_AsField(model))  # type: ignore[arg-type]
     count = sum(p.numel() for p in model.parameters())
     rows.append({"case": case, "what": "plain torch stack", "psnr": psnr, "steps": steps, "parameters": count})
     return rows

@@ -45,14 +45,13 @@ def explain(arguments: list[str]) -> int:
 
 
 def _image(chosen: Mapping[str, Any], overrides: list[str], folder: str | None) -> int:
-    from neuralfield import devices
+    from neuralfield import devices, signals
     from neuralfield.checks import flag, integer
     from neuralfield.explain.api import explain_settings
-    from neuralfield.explain.candidates import comparison, judged, merged
+    from neuralfield.explain.candidates import comparison, image, judged, merged
     from neuralfield.fitting import defaults
     from neuralfield.fitting.options import FitOptions
     from neuralfield.plugins import import_modules
-    from neuralfield.signals.image import load_image
 
     verify = flag("explain.verify", chosen["verify"])
     side, windows = integer("explain.side", chosen["side"], 4, 64), integer("explain.windows", chosen["windows"], 1)
@@ -60,7 +59,7 @@ def _image(chosen: Mapping[str, Any], overrides: list[str], folder: str | None) 
     import_modules(config.get("imports") or [])
     device, seed = devices.resolve(config["device"]), integer("seed", config["seed"], 0)
     options = FitOptions.from_dict(defaults.fit_options(config["fit"]))
-    signal = load_image(**{k: v for k, v in config["signal"].items() if k != "type"})
+    signal = image(signals.load(config["signal"]))
     judge, _ = judged(signal)
     own = _own_settings(config, choice, overrides, judge, options, seed, device)
     settings = merged(comparison(judge, config["network"], seed), own)

@@ -89,8 +89,8 @@ def _one(config: dict[str, Any], folder: Path, overrides: list[str]) -> float | 
     metrics = run(config, folder, overrides=overrides)
     if metrics["stopped_by"] == "interrupt":
         raise KeyboardInterrupt
-    quality: float | None = metrics["psnr_heldout"] if metrics["psnr_heldout"] is not None else metrics["psnr"]
-    return quality
+    # What an optimising sweeper of Hydra's maximises.
+    return next((metrics[key] for key in ("iou_surface", "psnr_heldout", "psnr") if metrics.get(key) is not None), None)
 
 
 def _to_resume(config: dict[str, Any], fresh: Path) -> Path:

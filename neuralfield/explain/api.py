@@ -18,7 +18,7 @@ from neuralfield.checks import flag, integer
 from neuralfield.encodings import Encoding
 from neuralfield.errors import ConfigError
 from neuralfield.explain.baselines import baselines
-from neuralfield.explain.candidates import Setting, budget, comparison, judged, merged, setting
+from neuralfield.explain.candidates import Setting, budget, comparison, image, judged, merged, setting
 from neuralfield.explain.explanation import Candidate, Explanation, SigmaCurve
 from neuralfield.explain.patches import Patch, patches
 from neuralfield.explain.predictor import predict
@@ -67,17 +67,17 @@ def explain(
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for an image that cannot be explained (of one colour, not finite,
     too small), and options that the prediction does not know (a loss other than mse, no number of steps).
     """
-    signal = as_signal(signal, holdout, seed)
+    ground = image(as_signal(signal, holdout, seed))
     if budget is not None:
         options["steps"] = integer("budget", budget, 1)
     fit_options = FitOptions.from_dict(defaults.fit_options(options))
-    judge, _ = judged(signal)
+    judge, _ = judged(ground)
     if fields is None:
         settings = comparison(judge, network, seed)
     else:
         settings = merged([], [_of(judge, field, network, seed) for field in fields])
     return explain_settings(
-        signal, settings, fit_options, device=devices.resolve(device), seed=seed, verify=verify, side=side,
+        ground, settings, fit_options, device=devices.resolve(device), seed=seed, verify=verify, side=side,
         windows=windows, progress=progress,
     )  # fmt: skip
 

@@ -13,7 +13,6 @@ from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator,
 from neuralfield.explain.explanation import SigmaCurve
 from neuralfield.explain.patches import Patch, whole
 from neuralfield.explain.predictor import psnr
-from neuralfield.fitting.defaults import lattice
 from neuralfield.signals.image import ImageSignal
 
 AVERAGE_SIGMA = 10.0
@@ -71,7 +70,7 @@ def baselines(
         found["average_sigma"] = _fixed(
             AVERAGE_SIGMA, sigma, "best on average over photographs in Tancik et al. 2020, table 1"
         )
-        scaled = AVERAGE_SIGMA * lattice(signal) / _AVERAGE_LATTICE
+        scaled = AVERAGE_SIGMA * signal.lattice / _AVERAGE_LATTICE
         found["nyquist_sigma"] = _fixed(scaled, sigma, f"{2 * AVERAGE_SIGMA / _AVERAGE_LATTICE:.3g} of Nyquist")
     return found
 

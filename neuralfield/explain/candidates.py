@@ -19,6 +19,7 @@ from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
 from neuralfield.run import build_field
+from neuralfield.signals.base import Signal
 from neuralfield.signals.holdout import make_split
 from neuralfield.signals.image import ImageSignal
 
@@ -72,6 +73,15 @@ class Setting:
         return replace(options, batch_size=defaults.batch_size(self.kind, device))
 
 
+def image(signal: Signal) -> ImageSignal:
+    """The signal, if it is an image: windows of other signals are not known to the explanation."""
+    if not isinstance(signal, ImageSignal):
+        raise ConfigError(
+            f"an explanation, and the choice of an encoding, needs an image; {signal.name} is a {signal.type}"
+        )
+    return signal
+
+
 def judged(signal: ImageSignal) -> tuple[ImageSignal, bool]:
     """The signal with a hold-out, and whether it had none: then every other pixel is held out.
 
@@ -94,7 +104,7 @@ def octaves(signal: ImageSignal) -> list[float]:
 
     The highest is half of the largest integer power of two that is below the lattice's Nyquist frequency, about.
     """
-    top = 2.0 ** round(math.log2(max(defaults.lattice(signal) / 8, 1.0)))
+    top = 2.0 ** round(math.log2(max(signal.lattice / 8, 1.0)))
     return [top / 2**k for k in reversed(range(_OCTAVES))]
 
 

@@ -90,8 +90,8 @@ def predict(
     Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse, no number
     of steps. A network that the theory of infinite width does not cover is predicted from the kernel of its own weights.
     """
-    if options.loss != "mse":
-        raise ConfigError(f"predictions know fit.loss=mse; got {options.loss}")
+    if (options.loss or signal.default_loss) != "mse":
+        raise ConfigError(f"predictions know fit.loss=mse; got {options.loss or signal.default_loss}")
     if options.steps is None:
         raise ConfigError("a prediction needs a number of steps; give fit.steps")
     at = sorted({min(step, options.steps) for step in (at or powers(options.steps))})

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from neuralfield.errors import ConfigError, NeuralFieldError
+from neuralfield.explain.candidates import image
 from neuralfield.explain.explanation import JSON
 from neuralfield.explain.patches import Patch, patches
 from neuralfield.explain.predictor import predict
@@ -147,7 +148,7 @@ def _run(path: Path, name: str, swept: dict[str, Any], windows: dict[str, list[P
     if metrics.get("auto"):
         config["encoding"] = metrics["auto"]["encoding"]
     prepared = prepare({**config, "device": "cpu"})
-    signal, kind, most = prepared.signal, HELDOUT, _WINDOWS
+    signal, kind, most = image(prepared.signal), HELDOUT, _WINDOWS
     if metrics.get("fingerprint") not in (None, signal.fingerprint()):
         raise ConfigError("its image has changed since")
     if not signal.split.n_heldout:

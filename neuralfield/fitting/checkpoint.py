@@ -24,13 +24,13 @@ class State:
 
     - `step`: optimiser steps done; `seconds`: training time spent on them.
     - `history`: one row per evaluation.
-    - `best_psnr`, `best_step`: the best evaluation so far.
+    - `best_quality`, `best_step`: the best evaluation so far.
     """
 
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
-    best_psnr: float | None = None
+    best_quality: float | None = None
     best_step: int = 0
 
 

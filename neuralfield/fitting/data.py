@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralfield.signals.image import ImageSignal
-from neuralfield.signals.sampling import StratifiedBatches
+from neuralfield.signals.base import Signal
 
 _CACHE_BYTES = 2**30
 """Whole training sets up to this size, as float32, are kept ready-made: on the host, or on a GPU with room to spare."""
@@ -20,10 +19,10 @@ class TrainingData:
     the host, and each batch is converted and sent by itself.
     """
 
-    def __init__(self, signal: ImageSignal, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(self, signal: Signal, batch_size: int, seed: int, device: torch.device) -> None:
         self.signal = signal
         self.device = device
-        self.batches = StratifiedBatches(signal.split.n_train, batch_size, seed)
+        self.batches = signal.batches(batch_size, seed)
         self._cached: tuple[Tensor, Tensor] | None = None
         needed = 4 * signal.split.n_train * (signal.in_dim + signal.out_dim)
         if needed <= min(_CACHE_BYTES, _free_bytes(device) // 4):

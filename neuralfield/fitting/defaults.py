@@ -1,4 +1,4 @@
-"""What "auto" means: sizes and batches chosen from the image, the encoding and the device."""
+"""What "auto" means: sizes and batches chosen from the signal, the encoding and the device."""
 
 from __future__ import annotations
 
@@ -9,39 +9,31 @@ from typing import Any
 import torch
 
 from neuralfield.checks import integer, number
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
 
 AUTO = "auto"
 
 
-def lattice(signal: ImageSignal) -> float:
-    """How many training samples lie along the longer side, on average."""
-    return max(signal.shape) / math.sqrt(signal.n_pixels / signal.split.n_train)
+def encoding_options(options: Mapping[str, Any], signal: Signal) -> dict[str, Any]:
+    """The encoding's options with every "auto" replaced, from what the signal says of its training samples.
 
-
-def encoding_options(options: Mapping[str, Any], signal: ImageSignal) -> dict[str, Any]:
-    """The encoding's options with every "auto" replaced, from the lattice that the training samples form.
-
-    - hash grid: `max_resolution` is the lattice's number of samples along the longer side, because finer levels would only
+    - hash grid: `max_resolution` is the lattice's number of samples along the longest side, because finer levels would only
       fit gaps; `log2_hashmap_size` gives the finest level about one row per training sample, within 2^10 and 2^22.
-    - positional: one frequency per octave up to a quarter of that number, half the lattice's Nyquist frequency: beyond,
-      axis-aligned frequencies alias between the samples (Tancik et al. 2020 found 2^6 best on lattices of 256).
+    - positional: one frequency per octave up to the signal's highest sensible one.
     """
     chosen = dict(options)
-    samples = signal.split.n_train
-    along = lattice(signal)
     if chosen.get("name") == "hashgrid":
         if chosen.get("max_resolution") == AUTO:
             base = integer("base_resolution", chosen.get("base_resolution", 16), 1)
             given = chosen.get("per_level_scale") is not None
-            chosen["max_resolution"] = None if given else max(float(base), float(round(along)))
+            chosen["max_resolution"] = None if given else max(float(base), float(round(signal.lattice)))
         if chosen.get("log2_hashmap_size") == AUTO:
-            chosen["log2_hashmap_size"] = min(max(math.ceil(math.log2(samples)), 10), 22)
+            chosen["log2_hashmap_size"] = min(max(math.ceil(math.log2(signal.details)), 10), 22)
     if chosen.get("name") == "positional":
         if chosen.get("max_frequency") == AUTO:
             counted = chosen.get("n_frequencies") not in (AUTO, None)
             lowest = number("min_frequency", chosen.get("min_frequency", 1.0), 0, above=True)
-            chosen["max_frequency"] = None if counted else max(along / 4, lowest)
+            chosen["max_frequency"] = None if counted else max(signal.highest_frequency, lowest)
         if chosen.get("n_frequencies") == AUTO:
             chosen["n_frequencies"] = None
     return chosen
@@ -72,7 +64,7 @@ def network_options(options: Mapping[str, Any], encoding_name: str) -> dict[str,
 def fit_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The fit's options with every "auto" replaced by None, and `steps` by 2000 where nothing else ends the fit."""
     chosen = {k: None if v == AUTO else v for k, v in options.items()}
-    endless = chosen.get("seconds") is None and chosen.get("target_psnr") is None
+    endless = all(chosen.get(limit) is None for limit in ("seconds", "target_psnr", "target_iou"))
     if options.get("steps", AUTO) == AUTO:
         chosen["steps"] = 2000 if endless else None
     return chosen

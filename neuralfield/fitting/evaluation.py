@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralfield.field import Field
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import SampleSet, Signal
 from neuralfield.signals.sampling import StratifiedBatches
 
 _BLOCK_BYTES = 2**26
@@ -44,29 +43,21 @@ def evaluate(field: Field, coordinates: Float[Tensor, "n dim"]) -> Float[Tensor,
 
 
 class Probe:
-    """PSNR on a fixed, evenly spread subset of a signal's training or held-out samples.
+    """The quality of a field on a fixed, evenly spread subset of a set of a signal's samples.
 
     **Arguments**
 
     - `signal`: the ground truth.
-    - `select`: from positions within the set to sample indices (``signal.split.train`` or ``.heldout``).
-    - `n`: samples in the set; `points`: the most to take of them.
+    - `samples`: the set; `points`: the most to take of it.
     """
 
-    def __init__(
-        self,
-        signal: ImageSignal,
-        select: Callable[[Int64[Tensor, " n"]], Int64[Tensor, " n"]],
-        n: int,
-        points: int,
-    ) -> None:
+    def __init__(self, signal: Signal, samples: SampleSet, points: int) -> None:
         # A regular stride would fall on the same few columns of an image; strata with random shifts do not.
-        index = select(StratifiedBatches(n, points, seed=0).batch(0))
+        index = samples.index(StratifiedBatches(samples.n, points, seed=0).batch(0))
         self.coordinates = signal.coordinates(index)
         self.target = signal.values(index)
+        self._measure = signal.quality.measure
 
-    def psnr(self, field: Field) -> float:
-        r"""$-10 \log_{10}$ of the mean squared error of values clamped to [0, 1]."""
-        error = evaluate(field, self.coordinates).clamp(0, 1) - self.target.clamp(0, 1)
-        mse = error.double().square().mean().item()
-        return -10 * math.log10(mse) if mse > 0 else math.inf
+    def quality(self, field: Field) -> float:
+        """In the signal's own measure."""
+        return self._measure(evaluate(field, self.coordinates), self.target)

@@ -12,32 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuralfield.errors import DeviceError, DivergedError, OutputError
+from neuralfield.errors import ConfigError, DeviceError, DivergedError, OutputError
 from neuralfield.field import Field
-from neuralfield.fitting import checkpoint, optimizer
+from neuralfield.fitting import checkpoint, eikonal, losses, optimizer
 from neuralfield.fitting.data import TrainingData
 from neuralfield.fitting.evaluation import Probe
 from neuralfield.fitting.interrupt import Interrupt
-from neuralfield.fitting.losses import LOSSES
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Report, Silent, reporter
 from neuralfield.fitting.schedule import factor, warmup
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
 
 
 @dataclass
 class Outcome:
     """How a fit ended.
 
-    - `stopped_by`: "steps", "seconds", "target_psnr" or "interrupt".
+    - `stopped_by`: "steps", "seconds", "target_psnr", "target_iou" or "interrupt".
     - `state`: steps, training time, history, best evaluation.
-    - `best`: the state_dict of the best evaluation (held-out PSNR where there is one).
+    - `best`: the state_dict of the best evaluation, by the number that decides (held-out PSNR where there is one).
     """
 
     stopped_by: str
     state: checkpoint.State
     best: dict[str, Tensor]
     batch_size: int
+
+
+_WHERE = {"train": "", "heldout": "held-out "}
 
 
 class Trainer:
@@ -56,7 +58,7 @@ class Trainer:
     def __init__(
         self,
         field: Field,
-        signal: ImageSignal,
+        signal: Signal,
         options: FitOptions,
         *,
         seed: int = 0,
@@ -68,14 +70,21 @@ class Trainer:
         self.batch_size = min(n, options.batch_size) if isinstance(options.batch_size, int) else n
         self.data = TrainingData(signal, self.batch_size, seed, field.device)
         self.optimizer = optimizer.build(field, options)
-        self.loss = LOSSES[options.loss]
+        self.loss = losses.of_signal(options.loss, signal)
+        eikonal.check(options.eikonal, signal)
+        self.eikonal_points = eikonal.EikonalPoints(seed)
         self.progress = reporter(progress)
         self.state = checkpoint.State()
         self.best: dict[str, Tensor] = {}
-        self.probes = {"psnr_train": Probe(signal, signal.split.train, n, options.eval_points)}
-        if signal.split.n_heldout:
-            heldout = Probe(signal, signal.split.heldout, signal.split.n_heldout, options.eval_points)
-            self.probes["psnr_heldout"] = heldout
+        for key in ("psnr", "iou"):
+            if getattr(options, f"target_{key}") is not None and signal.quality.key != key:
+                raise ConfigError(
+                    f"fit.target_{key} is not a measure of {signal.name}; use fit.target_{signal.quality.key}"
+                )
+        self.probes = {
+            name: Probe(signal, samples, options.eval_points) for name, samples in signal.judged_on().items()
+        }
+        self.deciding = list(self.probes)[-1]
         self.identity: dict[str, Any] = {
             "fit": options.identity(),
             **(field.config if folder is not None else {}),
@@ -150,6 +159,9 @@ class Trainer:
         with torch.autocast(coordinates.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
             prediction = self.field(coordinates)
         loss = self.loss(prediction.float(), target)
+        if options.eikonal:
+            points = self.eikonal_points.at(self.state.step, coordinates)
+            loss = loss + options.eikonal * eikonal.eikonal(self.field, points)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -163,17 +175,16 @@ class Trainer:
 
     def _limit(self) -> str:
         options, state = self.options, self.state
-        if options.target_psnr is not None and state.history[-1]["step"] == state.step:
-            row = state.history[-1]
-            if row.get("psnr_heldout", row["psnr_train"]) >= options.target_psnr:
-                return "target_psnr"
+        row = state.history[-1]
+        if options.target is not None and row["step"] == state.step and row[self.deciding] >= options.target:
+            return f"target_{self.signal.quality.key}"
         if options.steps is not None and state.step >= options.steps:
             return "steps"
         return "seconds" if options.seconds is not None and state.seconds >= options.seconds else ""
 
     def _due(self, step: int) -> bool:
         """Whether to evaluate after this step: a function of the step alone, so that a resumed run does the same."""
-        every = self.options.eval_every or (50 if self.options.target_psnr is not None else None)
+        every = self.options.eval_every or (50 if self.options.target is not None else None)
         if every is not None:
             return step % every == 0
         exponent = round(2 * math.log2(step))
@@ -184,13 +195,13 @@ class Trainer:
         row: dict[str, Any] = {"step": self.state.step, "seconds": self.state.seconds, "loss": loss}
         row["lr"] = self.optimizer.param_groups[0]["lr"]
         for name, probe in self.probes.items():
-            row[name] = probe.psnr(self.field)
+            row[name] = probe.quality(self.field)
             if not math.isfinite(row[name]) and not row[name] > 0:
                 self._diverged(row[name])
         self.state.history.append(row)
-        quality = row.get("psnr_heldout", row["psnr_train"])
-        if self.state.best_psnr is None or quality > self.state.best_psnr:
-            self.state.best_psnr, self.state.best_step = quality, self.state.step
+        quality = row[self.deciding]
+        if self.state.best_quality is None or quality > self.state.best_quality:
+            self.state.best_quality, self.state.best_step = quality, self.state.step
             self.best = {name: tensor.detach().clone() for name, tensor in self.field.state_dict().items()}
         self._started += time.perf_counter() - paused
 
@@ -203,15 +214,14 @@ class Trainer:
         if not math.isfinite(value):
             self._diverged(value)
         done = self._fraction()
-        row = state.history[-1]
-        heldout = "psnr_heldout" in row
+        _, _, where = self.deciding.partition("_")
+        quality = self.signal.quality.words(state.history[-1][self.deciding])
         self.progress.update(
             Report(
                 step=state.step,
                 fraction=done,
                 loss=value,
-                psnr=row["psnr_heldout" if heldout else "psnr_train"],
-                psnr_kind="held-out PSNR" if heldout else "PSNR",
+                quality=f"{_WHERE.get(where, where + ' ')}{quality}",
                 steps_per_second=(state.step - self._reported_step) / max(elapsed, 1e-9),
                 seconds_left=state.seconds * (1 - done) / done if done else None,
             )

@@ -20,9 +20,11 @@ class FitOptions:
 
     - `steps`: optimiser steps; None: no limit (then `seconds` is needed).
     - `seconds`: training time; evaluation and writing do not count. The schedule follows whichever limit is nearer.
-    - `target_psnr`: stop as soon as an evaluation reaches it, in dB (held-out pixels where there are any).
+    - `target_psnr`, `target_iou`: stop as soon as an evaluation reaches it, in dB (held-out samples where there are any), or
+      near the surface.
     - `batch_size`: samples a step; "full" for all of them; None chooses by encoding and image.
-    - `loss`: mse, l1, huber, relative_l2.
+    - `loss`: a name of :data:`~neuralfield.fitting.losses.LOSSES`; None: the signal's own.
+    - `eikonal`: weight of the eikonal term, for signed distances (0.1 in Gropp et al. 2020); 0: none.
     - `lr`: Adam's learning rate for the network; None chooses by encoding and activation.
     - `encoding_lr`: for the encoding's own parameters (a grid's table, trainable frequencies); None chooses.
     - `schedule`: constant, cosine, exponential; `final_lr`: the rate at the end, as a fraction of the first.
@@ -42,8 +44,10 @@ class FitOptions:
     steps: int | None = 2000
     seconds: float | None = None
     target_psnr: float | None = None
+    target_iou: float | None = None
     batch_size: int | float | str | None = None
-    loss: str = "mse"
+    loss: str | None = None
+    eikonal: float = 0.0
     lr: float | None = None
     encoding_lr: float | None = None
     schedule: str = "cosine"
@@ -62,19 +66,25 @@ class FitOptions:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps is None and self.seconds is None and self.target_psnr is None:
-            raise ConfigError("nothing would end this fit: give fit.steps, fit.seconds or fit.target_psnr")
+        if self.steps is None and self.seconds is None and self.target is None:
+            raise ConfigError(
+                "nothing would end this fit: give fit.steps, fit.seconds, fit.target_psnr or fit.target_iou"
+            )
         self._whole("steps", 1, 10**9)
         if self.seconds is not None:
             number("fit.seconds", self.seconds, 0, above=True)
         if self.target_psnr is not None:
             number("fit.target_psnr", self.target_psnr, 0, 200)
+        if self.target_iou is not None:
+            number("fit.target_iou", self.target_iou, 0, 1)
         if isinstance(self.batch_size, str):
             if self.batch_size != "full":
                 raise ConfigError(f"fit.batch_size must be a number, 'full', or null, got {self.batch_size!r}")
         else:
             self._whole("batch_size", 1)
-        choice("fit.loss", self.loss, LOSSES)
+        if self.loss is not None:
+            choice("fit.loss", self.loss, LOSSES)
+        number("fit.eikonal", self.eikonal, 0)
         for name in ("lr", "encoding_lr"):
             if getattr(self, name) is not None:
                 number(f"fit.{name}", getattr(self, name), 0)
@@ -98,6 +108,11 @@ class FitOptions:
         value = getattr(self, name)
         if value is not None:
             object.__setattr__(self, name, integer(f"fit.{name}", value, low, high))
+
+    @property
+    def target(self) -> float | None:
+        """The quality that ends the fit, in whichever measure."""
+        return self.target_iou if self.target_psnr is None else self.target_psnr
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitOptions:

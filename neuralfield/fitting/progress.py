@@ -21,21 +21,19 @@ LOG_SECONDS = 5.0
 
 @dataclass
 class Report:
-    """What is known at one moment; `fraction` of the work done is 0 to 1."""
+    """What is known at one moment; `fraction` of the work done is 0 to 1, `quality` in words."""
 
     step: int
     fraction: float
     loss: float
-    psnr: float | None
-    psnr_kind: str
+    quality: str
     steps_per_second: float
     seconds_left: float | None
 
     def words(self) -> str:
         """The report in one line, short enough for half a terminal."""
-        psnr = "" if self.psnr is None else f"  {self.psnr_kind} {self.psnr:.2f} dB"
         left = "" if self.seconds_left is None else f"  {duration(self.seconds_left)} left"
-        return f"step {self.step:,}  loss {self.loss:.2e}{psnr}  {self.steps_per_second:.1f} steps/s{left}"
+        return f"step {self.step:,}  loss {self.loss:.2e}  {self.quality}  {self.steps_per_second:.1f} steps/s{left}"
 
 
 def duration(seconds: float) -> str:
@@ -128,6 +126,19 @@ class LiveBar(Silent):
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+class Notes:
+    """Says how far a piece of work has come, a line every few seconds: called with a fraction, 0 to 1."""
+
+    def __init__(self, tell: Silent, what: str) -> None:
+        self._tell, self._what = tell, what
+        self._next = time.monotonic() + LOG_SECONDS
+
+    def __call__(self, fraction: float) -> None:
+        if time.monotonic() >= self._next:
+            self._tell.note(f"{self._what}: {100 * fraction:.0f} %")
+            self._next = time.monotonic() + LOG_SECONDS
 
 
 @contextmanager

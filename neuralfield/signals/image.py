@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from neuralfield import checks
 from neuralfield.errors import SignalError
 from neuralfield.signals import colour, samples
+from neuralfield.signals.base import Signal
 from neuralfield.signals.colour import Option
 from neuralfield.signals.holdout import make_split
 from neuralfield.signals.raw import RawImage, storable
@@ -26,7 +28,7 @@ from neuralfield.signals.stored import Decoding, StoredPixels
 _ALPHA = ("composite", "fit", "drop")
 
 
-class ImageSignal:
+class ImageSignal(Signal):
     """A function from [0, 1]^2 to colours, known at the centres of ``height`` x ``width`` pixels.
 
     Pixel (row r, column c) sits at ((c + 0.5) / width, (r + 0.5) / height), axis order x, y; its flat index is
@@ -44,6 +46,7 @@ class ImageSignal:
         split: which pixels train and which are held out.
     """
 
+    type = "image"
     in_dim = 2
 
     def __init__(
@@ -148,9 +151,28 @@ class ImageSignal:
         return self.height * self.width
 
     @property
-    def n_values(self) -> int:
-        """How many numbers describe the image."""
-        return self.n_pixels * self.out_dim
+    def n_samples(self) -> int:
+        """The number of pixels."""
+        return self.n_pixels
+
+    @property
+    def size(self) -> str:
+        """Width x height x channels."""
+        return f"{self.width} x {self.height} x {self.out_dim}"
+
+    @property
+    def lattice(self) -> float:
+        """How many training pixels lie along the longer side, on average."""
+        return max(self.shape) / math.sqrt(self.n_pixels / self.split.n_train)
+
+    def warnings(self) -> list[str]:
+        """That PSNR and SSIM do not see what is brighter than white."""
+        if self.max_value <= 1:
+            return []
+        return [
+            f"values reach {self.max_value:.3g}, and psnr and ssim see only [0, 1]; signal.normalize=true divides by the "
+            "maximum"
+        ]
 
     @property
     def min_value(self) -> float:
@@ -186,6 +208,7 @@ class ImageSignal:
     def describe(self) -> dict[str, Any]:
         """What this signal is, as plain values for a report or a JSON file."""
         return {
+            "type": self.type,
             "name": self.name,
             "source": self.source,
             "width": self.width,

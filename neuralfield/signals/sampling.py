@@ -7,6 +7,7 @@ one sees, and an image of a hundred megapixels needs no permutation of its own s
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +15,18 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from neuralfield.checks import integer
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Training positions by step: a pure function of the step, so that a resumed fit sees the same ones."""
+
+    @property
+    def full(self) -> bool:
+        """Whether every batch is the whole set, in order."""
+
+    def batch(self, step: int) -> Int64[Tensor, " batch"]:
+        """Positions of one step, counted from 0."""
 
 
 class StratifiedBatches:

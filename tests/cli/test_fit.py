@@ -276,7 +276,7 @@ def test_exhausted_memory_is_said_wherever_it_happens(
     def exhausted(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("neuralfield.results.render", exhausted)
+    monkeypatch.setattr("neuralfield.image_results.render", exhausted)
     ran = command("fit", *SMALL)
     assert ran.code == 2 and "a smaller fit.batch_size" in ran.err
 

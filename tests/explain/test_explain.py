@@ -15,7 +15,6 @@ from neuralfield.explain import Explanation, explain
 from neuralfield.explain.candidates import comparison, merged, octaves, setting
 from neuralfield.explain.patches import patches
 from neuralfield.explain.views import kernel_view, picture, spectrum, width
-from neuralfield.fitting.defaults import lattice
 
 NETWORK = {"width": 64, "depth": 2}
 
@@ -92,7 +91,7 @@ def test_after_training_the_field_is_compared_with_its_own_beginning(
 
 def test_the_standard_comparison_scales_with_the_lattice(photograph: nf.ImageSignal) -> None:
     large = nf.load_image(holdout="every_other")
-    assert lattice(large) == pytest.approx(256) and octaves(large) == [1, 2, 4, 8, 16, 32]
+    assert large.lattice == pytest.approx(256) and octaves(large) == [1, 2, 4, 8, 16, 32]
     settings = comparison(large, {}, 0)
     assert [s.kind for s in settings] == ["none", "positional", *["fourier"] * 6, "hashgrid"]
     assert settings[4].overrides == ["encoding=fourier", "encoding.sigma=4"]

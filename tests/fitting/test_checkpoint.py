@@ -9,7 +9,7 @@ from neuralfield.errors import FieldFileError, OutputError
 from neuralfield.fitting import checkpoint
 
 STATE = checkpoint.State(
-    step=7, seconds=1.25, history=[{"step": 0, "psnr_train": 0.1 + 0.2}], best_psnr=30.1, best_step=4
+    step=7, seconds=1.25, history=[{"step": 0, "psnr_train": 0.1 + 0.2}], best_quality=30.1, best_step=4
 )
 IDENTITY = {"fit": {"lr": 1e-3, "steps": 10}, "seed": 0}
 

@@ -34,11 +34,11 @@ def test_a_wider_field_gets_smaller_blocks() -> None:
 
 def test_a_probe_measures_clamped_values(signal: nf.ImageSignal) -> None:
     field = fields.build(2, 3, "none")
-    probe = Probe(signal, signal.split.train, signal.split.n_train, 10**6)
+    probe = Probe(signal, signal.judged_on()["psnr_train"], 10**6)
     index = signal.split.train(torch.arange(signal.split.n_train))
     error = field(signal.coordinates(index)).clamp(0, 1) - signal.values(index)
-    assert probe.psnr(field) == pytest.approx(-10 * math.log10(error.square().mean().item()), abs=1e-4)
-    few = Probe(signal, signal.split.heldout, signal.split.n_heldout, 10)
+    assert probe.quality(field) == pytest.approx(-10 * math.log10(error.square().mean().item()), abs=1e-4)
+    few = Probe(signal, signal.judged_on()["psnr_heldout"], 10)
     assert len(few.target) <= 10
 
 

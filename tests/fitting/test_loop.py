@@ -52,7 +52,7 @@ def test_a_fit_learns_and_records_itself(signal: nf.ImageSignal) -> None:
     assert math.isnan(history[0]["loss"]) and history[-1]["loss"] < 0.1 * history[1]["loss"]
     assert history[-1]["psnr_train"] > history[0]["psnr_train"] + 15
     assert outcome.stopped_by == "steps"
-    assert outcome.state.best_psnr == max(row["psnr_heldout"] for row in history)
+    assert outcome.state.best_quality == max(row["psnr_heldout"] for row in history)
 
 
 @pytest.mark.parametrize("killed_at", [1, 17, 33, 59])
@@ -118,8 +118,8 @@ def test_keep_best_gives_the_best_evaluated_state(signal: nf.ImageSignal) -> Non
     options = replace(OPTIONS, lr=0.3, encoding_lr=0.3, keep="best", schedule="constant", eval_every=1)
     job = trainer(signal, options)
     outcome = job.run()
-    reached = job.probes["psnr_heldout"].psnr(job.field)
-    assert reached == pytest.approx(outcome.state.best_psnr)
+    reached = job.probes["psnr_heldout"].quality(job.field)
+    assert reached == pytest.approx(outcome.state.best_quality)
     assert outcome.state.best_step < 60
 
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from neuralfield.fitting.losses import HUBER_DELTA, LOSSES
+import neuralfield as nf
+from neuralfield.errors import ConfigError
+from neuralfield.fitting.losses import HUBER_DELTA, LOSSES, of_signal
 from neuralfield.fitting.schedule import SCHEDULES, factor, warmup
 
 
@@ -18,6 +21,9 @@ def test_losses_against_their_formulas() -> None:
         "l1": r.abs().mean(),
         "huber": torch.where(r.abs() < HUBER_DELTA, r**2 / 2, HUBER_DELTA * (r.abs() - HUBER_DELTA / 2)).mean(),
         "relative_l2": (r**2 / (f.double() ** 2 + 0.01)).mean(),
+        "bce": -(y * f.double().sigmoid().log() + (1 - y) * (-f.double()).sigmoid().log()).mean(),
+        "mape": (r.abs() / (y.double() + 0.01)).mean(),
+        "truncated_l1": torch.tensor([[0.1, 0.0], [0.05, 0.1]]).mean(),
     }
     assert by_hand.keys() == LOSSES.keys()
     for name, expected in by_hand.items():
@@ -29,6 +35,29 @@ def test_relative_l2_does_not_differentiate_its_denominator() -> None:
     LOSSES["relative_l2"](f, torch.tensor([[1.0]])).backward()
     assert f.grad is not None
     assert f.grad.item() == pytest.approx(2 * (2 - 1) / (4 + 0.01))
+
+
+class Shape(nf.ImageSignal):
+    """Stands for occupancy: its field gives logits."""
+
+    logits, default_loss = True, "bce"
+
+
+def test_a_signal_chooses_its_loss_and_what_the_loss_sees() -> None:
+    f, y = torch.tensor([[2.0], [-1.0]]), torch.tensor([[1.0], [0.0]])
+    picture = nf.ImageSignal.from_array(np.zeros((4, 4), np.float32))
+    shape = Shape.from_array(np.zeros((4, 4), np.float32))
+    assert of_signal(None, picture)(f, y) == LOSSES["mse"](f, y)
+    assert of_signal(None, shape)(f, y) == LOSSES["bce"](f, y)
+    assert of_signal("mse", shape)(f, y) == LOSSES["mse"](f.sigmoid(), y)
+    with pytest.raises(ConfigError, match="occupancy"):
+        of_signal("bce", picture)
+
+
+def test_a_truncated_distance_teaches_nothing_far_from_the_surface() -> None:
+    f = torch.tensor([[0.5], [0.05]], requires_grad=True)
+    LOSSES["truncated_l1"](f, torch.tensor([[0.3], [0.3]])).backward()
+    assert f.grad is not None and f.grad.tolist() == [[0.0], [-0.5]]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from neuralfield.fitting.progress import LiveBar, PlainLog, Report, Silent, duration, log_to, reporter
 
-REPORT = Report(120, 0.25, 1.5e-3, 28.5, "PSNR", 40.0, 61.0)
+REPORT = Report(120, 0.25, 1.5e-3, "PSNR 28.50 dB", 40.0, 61.0)
 
 
 def test_a_line_says_step_loss_psnr_speed_and_time_left() -> None:
@@ -25,7 +25,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_the_last_state() -> None:
     log = PlainLog(stream, every=1000.0)
     log.start("title")
     for step in range(500):
-        log.update(Report(step, step / 500, 0.1, None, "PSNR", 10.0, None))
+        log.update(Report(step, step / 500, 0.1, "PSNR 9.00 dB", 10.0, None))
     log.stop()
     log.stop()
     lines = stream.getvalue().splitlines()

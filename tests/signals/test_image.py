@@ -231,6 +231,7 @@ def test_describe_is_json_and_complete():
     signal = make(noise((6, 8, 4), np.uint16), crop=[6, 4], resize=[3, 2], holdout="random:0.5", name="x", seed=3)
     said = json.loads(json.dumps(signal.describe(), allow_nan=False))
     assert said == {
+        "type": "image",
         "name": "x",
         "source": "array",
         "width": 3,
