@@ -17,11 +17,8 @@ from neuralfield.field import Field
 from neuralfield.files import write_text
 from neuralfield.fitting.loop import Outcome
 from neuralfield.fitting.progress import Silent
-from neuralfield.run_folder import BEST, COMPARISON, FIELD, HISTORY, MESH, RECONSTRUCTION, SURFACE, TRAINING, VOLUMES
+from neuralfield.run_folder import BEST, FIELD, HISTORY, TRAINING
 from neuralfield.signals.base import Signal
-
-FILES = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING, MESH, SURFACE, *VOLUMES)
-"""What a finished run may leave beside its metrics."""
 
 
 def write(

@@ -24,7 +24,7 @@ from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Notes, Silent, log_to, reporter
 from neuralfield.lpips import MODES as LPIPS_MODES
 from neuralfield.plugins import import_modules
-from neuralfield.run_folder import CONFIG, METRICS, read_json
+from neuralfield.run_folder import CONFIG, METRICS, RESULTS, read_json
 from neuralfield.signals.base import Signal
 
 
@@ -194,7 +194,7 @@ def _start(folder: Path, config: Mapping[str, Any], resuming: bool, tell: Silent
     write_text(folder / CONFIG, yaml.safe_dump(_plain(config), sort_keys=False))
     remove_leftovers(folder)
     try:
-        for name in (METRICS, *results.FILES) if not resuming else (METRICS,):
+        for name in (METRICS, *RESULTS) if not resuming else (METRICS,):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(

@@ -9,8 +9,10 @@ from typing import Any
 METRICS, FAILED, CONFIG = "metrics.json", "failed.json", "config.yaml"
 FIELD, BEST, HISTORY = "field.safetensors", "field_best.safetensors", "history.csv"
 RECONSTRUCTION, COMPARISON, TRAINING = "reconstruction.png", "comparison.png", "training.png"
-MESH, SURFACE = "mesh.ply", "surface_error.ply"
+TRUTH, MESH, SURFACE = "truth.png", "mesh.ply", "surface_error.ply"
 VOLUMES = ("volume.nii.gz", "volume.nrrd", "volume.npy")
+RESULTS = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING, TRUTH, MESH, SURFACE, *VOLUMES)
+"""What a finished run may leave beside its metrics."""
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

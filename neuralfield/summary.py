@@ -16,10 +16,14 @@ from rich.table import Table
 
 from neuralfield.errors import ConfigError
 from neuralfield.files import write_text
-from neuralfield.run_folder import CONFIG, FAILED, METRICS, RECONSTRUCTION, read_json
+from neuralfield.run_folder import CONFIG, FAILED, METRICS, RECONSTRUCTION, TRUTH, read_json
 from neuralfield.viz import RunRow, sweep_figure
+from neuralfield.viz.measure import measure_of
 
-_COLUMNS = ("psnr", "psnr_train", "psnr_heldout", "ssim", "lpips", "steps", "train_seconds", "n_parameters")
+_COLUMNS = (
+    "psnr", "psnr_train", "psnr_heldout", "ssim", "lpips", "iou_uniform", "iou_surface", "steps", "train_seconds",
+    "n_parameters",
+)  # fmt: skip
 _THUMBNAIL = 320
 
 
@@ -98,53 +102,49 @@ def _picture(path: Path) -> np.ndarray | None:
 
 
 def _truth(run: Path) -> np.ndarray | None:
-    """The image that a run was fitted to, if it can still be read."""
+    """What a run was fitted to: its picture of that, or the image, if it can still be read."""
+    from neuralfield import signals
     from neuralfield.errors import NeuralFieldError
-    from neuralfield.signals import load_image
 
+    if (run / TRUTH).is_file():
+        return _picture(run / TRUTH)
     try:
         config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-        options = {k: v for k, v in config["signal"].items() if k != "type"}
-        return load_image(**options).preview(_THUMBNAIL)
+        signal = signals.load(config["signal"])
+        return signal.preview(_THUMBNAIL) if isinstance(signal, signals.ImageSignal) else None
     except (OSError, yaml.YAMLError, KeyError, TypeError, NeuralFieldError):
         return None
 
 
 def _table(rows: list[RunRow], swept: list[str]) -> Table:
-    heldout = any(row.metrics and row.metrics.get("psnr_heldout") is not None for row in rows)
-    best = max((_quality(row) for row in rows), default=float("-inf"))
+    measure = measure_of(row.metrics for row in rows)
+    values = [measure.of(row.metrics or {}) for row in rows]
+    both = any(second is not None for _, second in values)
+    quality = [first if second is None else second for first, second in values]
+    best = max((value for value in quality if value is not None), default=None)
+    structure = any(row.metrics and row.metrics.get("ssim") is not None for row in rows)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for key in swept:
         table.add_column(key)
-    titles = ["train PSNR", "held-out PSNR"] if heldout else ["PSNR"]
-    for title in [*titles, "SSIM", "steps", "seconds", "parameters"]:
+    titles = list(measure.headings) if both else [measure.label]
+    for title in [*titles, *(["SSIM"] if structure else []), "steps", "seconds", "parameters"]:
         table.add_column(title, justify="right")
-    for row in rows:
-        values = [escape(str(row.swept.get(key))) for key in swept]
+    for row, numbers, main in zip(rows, values, quality, strict=True):
+        options = [escape(str(row.swept.get(key))) for key in swept]
         if row.metrics is None:
-            table.add_row(*values, "failed", style="red")
+            table.add_row(*options, "failed", style="red")
             continue
         m = row.metrics
-        psnr = [m.get("psnr_train"), m.get("psnr_heldout")] if heldout else [m.get("psnr")]
-        style = "bold green" if _quality(row) == best else ""
         table.add_row(
-            *values,
-            *(_fixed(value, 2) for value in psnr),
-            _fixed(m.get("ssim"), 4),
+            *options,
+            *(_fixed(value, measure.digits + 1) for value in numbers[: len(titles)]),
+            *([_fixed(m.get("ssim"), 4)] if structure else []),
             f"{m['steps']:,}",
             _fixed(m["train_seconds"], 1),
             f"{m['n_parameters']:,}",
-            style=style,
+            style="bold green" if main is not None and main == best else "",
         )
     return table
-
-
-def _quality(row: RunRow) -> float:
-    if row.metrics is None:
-        return float("-inf")
-    value = row.metrics.get("psnr_heldout")
-    value = row.metrics.get("psnr") if value is None else value
-    return float("-inf") if value is None else float(value)
 
 
 def _fixed(value: float | None, digits: int) -> str:

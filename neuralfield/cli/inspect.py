@@ -54,6 +54,8 @@ _LINES = (
     ("psnr", "PSNR", " dB"),
     ("psnr_heldout", "held-out PSNR", " dB"),
     ("ssim", "SSIM", ""),
+    ("iou_uniform", "IoU", ""),
+    ("iou_surface", "IoU near the surface", ""),
     ("lpips", "LPIPS", ""),
     ("steps", "steps", ""),
     ("train_seconds", "training", " s"),

@@ -1,4 +1,4 @@
-"""The chart of a sweep: PSNR as lines over numbers, or as bars over names, whichever the swept options are."""
+"""The chart of a sweep: PSNR or IoU as lines over numbers, or as bars over names, whichever the swept options are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from neuralfield.viz.measure import PSNR, Measure
 from neuralfield.viz.style import (
     BEST,
     FAILED,
@@ -21,7 +22,6 @@ from neuralfield.viz.style import (
     Axes,
     Number,
     Page,
-    decibels,
     is_number,
     plain_axes,
     printable,
@@ -37,13 +37,14 @@ MOST_BARS = 40
 
 @dataclass(frozen=True)
 class Point:
-    """One run as the charts see it; no PSNR at all means that it failed."""
+    """One run as the charts see it: two numbers of its quality; none at all means that it failed."""
 
     label: str
     swept: tuple[Any, ...]
     train: float | None
     heldout: float | None
     best: bool = False
+    measure: Measure = PSNR
 
     @property
     def main(self) -> float | None:
@@ -88,7 +89,7 @@ def draw_chart(page: Page, y: Number, points: Sequence[Point], keys: Sequence[st
     else:
         axes = page.axes(LEFT, y + 50, page.width - LEFT - 40, height - 130)
         _bars(axes, points, keys) if kind == "bars" else _grouped(axes, points, keys)
-    page.text(36, y, "PSNR in dB, higher is better", 13, color=GREY)
+    page.text(36, y, points[0].measure.heading, 13, color=GREY)
     _legend(page, y, kind, points, keys)
 
 
@@ -96,15 +97,16 @@ def _legend(page: Page, y: Number, kind: str, points: Sequence[Point], keys: Seq
     """What colours and strokes mean, from the right; lines are named at their ends instead."""
     both = any(p.heldout is not None for p in points) and any(p.train is not None for p in points)
     entries: list[tuple[str, str, str]] = []  # sign, its colour, text
+    first, second = points[0].measure.names
     if kind == "lines" and len(keys) == 2 and both:
-        entries = [("", GREY, "solid: held-out, dashed: train")]
+        entries = [("", GREY, f"solid: {second}, dashed: {first}")]
     elif kind == "bars" and both:
-        entries = [("■", HELDOUT, "held-out"), ("■", TRAIN, "train")]
+        entries = [("■", HELDOUT, second), ("■", TRAIN, first)]
     elif kind == "rows" and both:
-        entries = [("■", HELDOUT, "held-out"), ("|", INK, "train")]
+        entries = [("■", HELDOUT, second), ("|", INK, first)]
     elif kind == "grouped":
         entries = [("■", GROUPS[i], f"{keys[1]}={g}") for i, g in enumerate(unique(p.swept[1] for p in points))]
-        entries += [("", GREY, "bar: held-out, line: train")] if both else []
+        entries += [("", GREY, f"bar: {second}, line: {first}")] if both else []
     x = float(page.width - 40)
     for sign, colour, text in reversed(entries):
         x -= text_width(printable(text), 13)
@@ -121,8 +123,9 @@ def _lines(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
     ends: list[tuple[float, str, str]] = []
     both = any(p.heldout is not None for p in points)
     if len(keys) == 1:
-        series = [("train", "train" if both else "PSNR", TRAIN if both else HELDOUT, list(points))]
-        series += [("heldout", "held-out", HELDOUT, list(points))] if both else []
+        measure = points[0].measure
+        series = [("train", measure.names[0] if both else measure.label, TRAIN if both else HELDOUT, list(points))]
+        series += [("heldout", measure.names[1], HELDOUT, list(points))] if both else []
     else:
         other = 1 - across
         groups = unique(p.swept[other] for p in points)
@@ -160,7 +163,7 @@ def _mark_best(axes: Axes, points: Sequence[Point], across: int) -> None:
             place = (float(p.swept[across]), p.main)
             axes.plot(*place, marker="o", ms=17, mfc="none", mec=BEST, mew=2.5)
             at = axes.transAxes.inverted().transform(axes.transData.transform(place))[0]
-            note = f"best: {decibels(p.main)} at {_short(p.swept[across])}"
+            note = f"best: {p.measure.words(p.main)} at {_short(p.swept[across])}"
             side = "right" if at > 0.9 else "left" if at < 0.1 else "center"
             style: dict[str, Any] = {"color": BEST, "fontsize": SMALL, "fontweight": "bold", "parse_math": False}
             style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.85}
@@ -174,7 +177,9 @@ def _mark_failures(axes: Axes, points: Sequence[Point], across: int) -> None:
             axes.plot(p.swept[across], 0.02, marker="x", color=FAILED, ms=9, mew=2.5, transform=edge)
             axes.text(p.swept[across], 0.05, "failed", color=FAILED, fontsize=SMALL, ha="center", transform=edge)
         elif p.main == math.inf:
-            axes.text(p.swept[across], 0.96, "∞ dB", color=INK, fontsize=SMALL, ha="center", transform=edge)
+            axes.text(
+                p.swept[across], 0.96, p.measure.words(p.main), color=INK, fontsize=SMALL, ha="center", transform=edge
+            )
 
 
 def _bars(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
@@ -188,7 +193,15 @@ def _bars(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
             colour = HELDOUT if name == series[0] else TRAIN
             if value is not None:
                 axes.bar(x, _height(value, top), width, color=colour)
-                _print_value(axes, x, value, top, best=p.best and name == series[0], crowded=len(points) > 8)
+                _print_value(
+                    axes,
+                    x,
+                    p.measure.number(value),
+                    _height(value, top),
+                    top,
+                    best=p.best and name == series[0],
+                    crowded=len(points) > 8,
+                )
     _upright(axes, [_name(p, keys) for p in points], top, keys[0] if len(keys) == 1 else "")
 
 
@@ -207,7 +220,7 @@ def _grouped(axes: Axes, points: Sequence[Point], keys: Sequence[str]) -> None:
         place, colour, va = (p.main, "white", "top") if p.main > 0.15 * top else (high, INK, "bottom")
         place = _height(place, top) + (-0.015 if va == "top" else 0.015) * top
         size = SMALL - 1.5 if len(points) > 16 else SMALL
-        axes.text(x, place, decibels(p.main)[:-3], color=colour, va=va, ha="center", fontsize=size)
+        axes.text(x, place, p.measure.number(p.main), color=colour, va=va, ha="center", fontsize=size)
         if p.best:
             axes.text(x, high + 0.015 * top, "best", color=BEST, va="bottom", ha="center", size=size, weight="bold")
     _upright(axes, [str(n) for n in names], top, keys[0])
@@ -226,7 +239,7 @@ def _rows(axes: Axes, points: Sequence[Point], names: list[str]) -> None:
             axes.vlines(_height(p.train, top), i - 0.35, i + 0.35, color=INK, linewidth=2)
         inside = end > 0.1 * top
         place, colour, side = (end - 0.006 * top, "white", "right") if inside else (end + 0.006 * top, INK, "left")
-        axes.text(place, i, decibels(p.main)[:-3], color=colour, fontsize=SMALL, va="center", ha=side)
+        axes.text(place, i, p.measure.number(p.main), color=colour, fontsize=SMALL, va="center", ha=side)
         if p.best:
             far = max(end, _height(p.train, top) if p.train is not None else end) + 0.01 * top
             axes.text(far, i, "best", color=BEST, fontsize=SMALL, va="center", fontweight="bold")
@@ -244,9 +257,8 @@ def _upright(axes: Axes, names: list[str], top: Number, label: str) -> None:
     axes.set_xlabel(printable(label), fontsize=13, color=GREY, labelpad=8, parse_math=False)
 
 
-def _print_value(axes: Axes, x: Number, value: Number, top: Number, *, best: bool, crowded: bool) -> None:
-    number = decibels(value)[:-3]
-    text = axes.text(x, max(_height(value, top), 0) + 0.012 * top, number, ha="center")
+def _print_value(axes: Axes, x: Number, number: str, height: Number, top: Number, *, best: bool, crowded: bool) -> None:
+    text = axes.text(x, max(height, 0) + 0.012 * top, number, ha="center")
     text.set(fontsize=SMALL - 1.5 if crowded else SMALL, color=BEST if best else INK, va="bottom")
     if best:
         text.set(fontweight="bold", text=f"best\n{number}")

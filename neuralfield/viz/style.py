@@ -124,15 +124,19 @@ def decibels(value: Number | None) -> str:
 def caption_line(captions: Mapping[str, Any]) -> str:
     """The values on one line, in the order given, such as ``hashgrid · PSNR 38.2 dB · SSIM 0.970 · 2000 steps``.
 
-    Known keys are ``encoding``, ``psnr``, ``psnr_train``, ``psnr_heldout`` (dB), ``ssim``, ``lpips``, ``steps``,
-    ``train_seconds`` (s) and ``n_parameters``; others are printed as they are. ``None`` is left out.
+    Known keys are ``encoding``, ``psnr``, ``psnr_train``, ``psnr_heldout`` (dB), ``ssim``, ``lpips``, ``iou_uniform``,
+    ``iou_surface``, ``steps``, ``train_seconds`` (s) and ``n_parameters``; others are printed as they are. ``None`` is left
+    out.
     """
     parts = []
     names = {"psnr": "PSNR", "psnr_train": "train PSNR", "psnr_heldout": "held-out PSNR"}
+    ious = {"iou_uniform": "IoU", "iou_surface": "IoU near the surface"}
     for key, value in captions.items():
         if value is None:
             continue
-        if key in names:
+        if key in ious:
+            parts.append(f"{ious[key]} {float(value):.3f}")
+        elif key in names:
             parts.append(f"{names[key]} {decibels(float(value))}")
         elif key in ("ssim", "lpips"):
             parts.append(f"{key.upper()} {value:.3f}")

@@ -1,10 +1,10 @@
-"""One figure for all runs of a sweep: a chart of PSNR above, the reconstructions below."""
+"""One figure for all runs of a sweep: a chart of PSNR or IoU above, the reconstructions below."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from neuralfield.viz.charts import MOST_BARS, Point, chart_height, draw_chart, kind_of_chart
+from neuralfield.viz.measure import measure_of
 from neuralfield.viz.style import (
     BEST,
     BODY,
@@ -23,7 +24,6 @@ from neuralfield.viz.style import (
     TITLE,
     Number,
     Page,
-    decibels,
     picture,
     wrap,
 )
@@ -39,8 +39,8 @@ class RunRow:
     Attributes:
         label: how to call it, for example ``encoding=hashgrid``.
         swept: the value of every option that differs between runs.
-        metrics: its results; used are ``psnr_train`` (or ``psnr``) and ``psnr_heldout``, in dB or ``None``. ``None``
-            in place of the mapping if the run failed.
+        metrics: its results; used are ``psnr_train`` (or ``psnr``) and ``psnr_heldout``, in dB or ``None``, or
+            ``iou_uniform`` and ``iou_surface``. ``None`` in place of the mapping if the run failed.
         error: why it failed, else ``None``.
         thumbnail: the reconstruction, small, sRGB bytes.
     """
@@ -98,25 +98,20 @@ def sweep_figure(
 
 def _points(rows: Sequence[RunRow], keys: Sequence[str]) -> list[Point]:
     points = []
+    measure = measure_of(row.metrics for row in rows)
     for row in rows:
         metrics = row.metrics if row.error is None and row.metrics is not None else {}
-        train = metrics.get("psnr_train")
-        train = metrics.get("psnr") if train is None else train
-        values = (_number(train), _number(metrics.get("psnr_heldout")))
-        points.append(Point(row.label, tuple(row.swept.get(k) for k in keys), *values))
+        swept = tuple(row.swept.get(k) for k in keys)
+        points.append(Point(row.label, swept, *measure.of(metrics), measure=measure))
     best = _best(points)
-    return [p if i != best else Point(p.label, p.swept, p.train, p.heldout, True) for i, p in enumerate(points)]
+    return [replace(p, best=i == best) for i, p in enumerate(points)]
 
 
 def _best(points: Sequence[Point]) -> int | None:
-    """The first run with the highest PSNR; none if there is only one, or if held-out PSNR is known of a few only."""
+    """The first run of the highest quality; none if there is only one, or if the second number is known of a few only."""
     known = [i for i, p in enumerate(points) if p.main is not None]
     mixed = len({points[i].heldout is None for i in known}) > 1
     return None if len(known) < 2 or mixed else max(known, key=lambda i: points[i].main or 0.0)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) or value == -math.inf else float(value)
 
 
 def _summary(points: Sequence[Point], done: Sequence[Point], bars: int) -> str:
@@ -130,9 +125,12 @@ def _summary(points: Sequence[Point], done: Sequence[Point], bars: int) -> str:
         parts.append(f"{bars} of them shown: best, worst and evenly spaced ones")
     best = next((p for p in points if p.best), None)
     if best is not None:
-        kind = "" if best.heldout is None else " held-out"
-        parts.append(f"best: {best.label} with {decibels(best.main)}{kind}")
+        parts.append(f"best: {best.label} with {_quality(best)}")
     return " · ".join(parts)
+
+
+def _quality(point: Point) -> str:
+    return point.measure.words(point.main) + ("" if point.heldout is None else f" {point.measure.names[1]}")
 
 
 def _pick(points: Sequence[Point], most: int) -> list[int]:
@@ -148,7 +146,7 @@ def _pick(points: Sequence[Point], most: int) -> list[int]:
 
 
 class _Strip:
-    """The reconstructions in rows, truth first, each above its name and PSNR."""
+    """The reconstructions in rows, truth first, each above its name and quality."""
 
     def __init__(
         self, rows: Sequence[RunRow], points: Sequence[Point], shown: Sequence[int], truth: np.ndarray | None
@@ -187,7 +185,7 @@ class _Strip:
             if row is None or point is None:
                 self._image(page, axes, x, top, self.truth, best=False)
             elif point.main is None:
-                self._failed(page, axes, x, top, row.error or "no PSNR was measured")
+                self._failed(page, axes, x, top, row.error or "nothing was measured")
             else:
                 self._image(page, axes, x, top, row.thumbnail, point.best)
             below = top + self.image[1] + 9
@@ -195,8 +193,7 @@ class _Strip:
                 page.text(x, below, line, SMALL, fontweight="bold")
                 below += 20
             if point is not None and point.main is not None:
-                text = decibels(point.main) + (" held-out" if point.heldout is not None else "")
-                text += ", best" if point.best else ""
+                text = _quality(point) + (", best" if point.best else "")
                 page.text(x, below + 2, text, SMALL, self.cell, color=BEST if point.best else GREY)
 
     def _wrapped(self, label: str) -> list[str]:

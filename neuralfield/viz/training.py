@@ -1,4 +1,4 @@
-"""The course of one training: PSNR and loss against steps and seconds."""
+"""The course of one training: PSNR (of a shape: IoU) and loss against steps and seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from neuralfield.viz.measure import measure_of
 from neuralfield.viz.style import (
     BODY,
     FAINT,
@@ -20,22 +21,19 @@ from neuralfield.viz.style import (
     TRAIN,
     Axes,
     Page,
-    decibels,
     plain_axes,
     spread,
 )
 from neuralfield.viz.style import seconds as duration
 
-_SERIES = (("psnr_heldout", "held-out", HELDOUT), ("psnr_train", "train", TRAIN))
-
 
 def training_curve(history: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> None:
-    """Write a PNG with PSNR above and loss below against steps, seconds along the top.
+    """Write a PNG with PSNR or IoU above and loss below against steps, seconds along the top.
 
     Args:
         history: one mapping per measurement in the order of time. ``step`` is needed; ``loss``, ``psnr_train`` (or
-            ``psnr``, dB), ``psnr_heldout`` (dB) and ``seconds`` (since the start) are drawn where they are given and
-            finite. A panel without any value is left out.
+            ``psnr``, dB), ``psnr_heldout`` (dB), or ``iou_uniform`` and ``iou_surface``, and ``seconds`` (since the
+            start) are drawn where they are given and finite. A panel without any value is left out.
         path: where the PNG goes; its folder is made if missing.
         title: one line, literally; shortened if too long.
 
@@ -44,11 +42,13 @@ def training_curve(history: Sequence[Mapping[str, Any]], path: str | Path, title
     """
     from matplotlib.ticker import MaxNLocator
 
-    lines = {key: _series(history, key) for key, _, _ in _SERIES}
-    if not lines["psnr_train"]:
-        lines["psnr_train"] = _series(history, "psnr")
+    measure = measure_of(history)
+    lines = {
+        name: next((found for key in keys if (found := _series(history, key))), [])
+        for name, keys in zip(reversed(measure.names), (measure.second, measure.first), strict=True)
+    }
     loss = _series(history, "loss")
-    panels = [name for name, given in (("psnr", any(lines.values())), ("loss", bool(loss))) if given]
+    panels = [name for name, given in (("quality", any(lines.values())), ("loss", bool(loss))) if given]
     left, top, width, height, gap = 110, 132, 1030, 330, 34
     page = Page(1280, top + max(1, len(panels)) * (height + gap) + 54)
     page.text(36, 26, title, TITLE, page.width - 72, fontweight="bold")
@@ -57,13 +57,14 @@ def training_curve(history: Sequence[Mapping[str, Any]], path: str | Path, title
     for i, name in enumerate(panels):
         axes = page.axes(left, top + i * (height + gap), width, height)
         plain_axes(axes)
-        if name == "psnr":
+        if name == "quality":
             ends = []
-            for key, label, colour in _SERIES:
-                if lines[key]:
-                    _line(axes, lines[key], colour)
-                    ends.append((lines[key][-1], f"{label}\n{decibels(lines[key][-1][1])}", colour))
-            axes.set_ylabel("PSNR (dB)", fontsize=BODY, color=GREY)
+            for (label, line), colour in zip(lines.items(), (HELDOUT, TRAIN), strict=True):
+                if line:
+                    _line(axes, line, colour)
+                    shown = label.replace("near the surface", "near surface")
+                    ends.append((line[-1], f"{shown}\n{measure.words(line[-1][1])}", colour))
+            axes.set_ylabel(measure.axis, fontsize=BODY, color=GREY)
             _label_ends(axes, ends)
         else:
             _line(axes, loss, INK)
