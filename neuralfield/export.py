@@ -1,8 +1,8 @@
-"""A field as an image, at any resolution."""
+"""A field as an image or a volume, at any resolution."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from neuralfield.checks import integer, number
 from neuralfield.errors import ConfigError, OutputError
 from neuralfield.field import Field
 from neuralfield.files import atomic
-from neuralfield.fitting.evaluation import block_points, inference
+from neuralfield.fitting.evaluation import block_points, evaluate, inference
 from neuralfield.signals.colour import linear_to_srgb
 
 _EIGHT_BIT = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -41,7 +41,10 @@ def render(
     integer("width", width, 1)
     integer("height", height, 1)
     if field.in_dim != 2:
-        raise ConfigError(f"only a field of 2 coordinates is an image; this one has {field.in_dim}")
+        raise ConfigError(
+            f"only a field of 2 coordinates is an image; this one has {field.in_dim}: `neuralfield export` writes its mesh "
+            "or its voxels, `neuralfield view` shows it"
+        )
     left, top, right, bottom = check_region(region)
     out = np.empty((height, width, field.out_dim), np.float32)
     device = field.device
@@ -59,6 +62,40 @@ def render(
             if on_rows is not None:
                 on_rows(stop)
     return out
+
+
+def voxels(
+    field: Field,
+    depth: int,
+    height: int,
+    width: int,
+    box: Sequence[Sequence[float]] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    on_progress: Callable[[float], None] | None = None,
+) -> Iterator[Float[np.ndarray, "k height width channels"]]:
+    r"""The field at the centres of depth x height x width voxels, float32, in slabs of a few slices, in order of z.
+
+    **Arguments**
+
+    - `box`: lower and upper corner x, y, z of the part, in [0, 1]; voxel (k, j, i) is at
+      $l + \left(\frac{i + 1/2}{W}, \frac{j + 1/2}{H}, \frac{k + 1/2}{D}\right)(u - l)$.
+    - `on_progress`: called with the fraction done.
+
+    Memory: one slab of about a million points, and one block of activations.
+    """
+    sizes = [integer(name, n, 1) for name, n in (("width", width), ("height", height), ("depth", depth))]
+    if field.in_dim != 3:
+        raise ConfigError(f"only a field of 3 coordinates is a volume; this one has {field.in_dim}")
+    x, y, z = (
+        (low + (torch.arange(n, dtype=torch.float64) + 0.5) / n * (high - low)).float()
+        for n, low, high in zip(sizes, *box, strict=True)
+    )
+    thickness = max(1, 2**20 // (height * width))
+    for first in range(0, depth, thickness):
+        last = min(first + thickness, depth)
+        grid = torch.stack(torch.meshgrid(z[first:last], y, x, indexing="ij")[::-1], dim=-1)
+        yield evaluate(field, grid.reshape(-1, 3)).reshape(last - first, height, width, -1).numpy()
+        if on_progress is not None:
+            on_progress(last / depth)
 
 
 def check_region(region: Sequence[float]) -> tuple[float, float, float, float]:

@@ -9,9 +9,9 @@ from typing import Any
 METRICS, FAILED, CONFIG = "metrics.json", "failed.json", "config.yaml"
 FIELD, BEST, HISTORY = "field.safetensors", "field_best.safetensors", "history.csv"
 RECONSTRUCTION, COMPARISON, TRAINING = "reconstruction.png", "comparison.png", "training.png"
-TRUTH, MESH, SURFACE = "truth.png", "mesh.ply", "surface_error.ply"
+TRUTH, MESH = "truth.png", "mesh.ply"
 VOLUMES = ("volume.nii.gz", "volume.nrrd", "volume.npy")
-RESULTS = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING, TRUTH, MESH, SURFACE, *VOLUMES)
+RESULTS = (FIELD, BEST, HISTORY, RECONSTRUCTION, COMPARISON, TRAINING, TRUTH, MESH, *VOLUMES)
 """What a finished run may leave beside its metrics."""
 
 

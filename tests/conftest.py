@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,14 @@ from neuralfield.cli import main
 
 # The fits of the tests are tiny: a second thread costs more than it gives, much more on a busy machine.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def labels_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Labels that tests make go to a folder of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURALFIELD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -36,9 +36,7 @@ def info(arguments: list[str]) -> int:
     table.add_column()
     signal = field.signal
     if signal:
-        size = f"{signal.get('width')} x {signal.get('height')}, {signal.get('channels')} channels"
-        text = f"{signal.get('name')}: {size}, {signal.get('space')}, holdout {signal.get('holdout')}"
-        table.add_row("signal", Text(text))  # a name is no markup, whatever brackets it holds
+        table.add_row("signal", Text(_signal(signal)))  # a name is no markup, whatever brackets it holds
     for part in ("encoding", "network"):
         table.add_row(part, Text(_words(field.config[part])))
     table.add_row("parameters", f"{field.n_parameters:,} ({path.stat().st_size / 2**20:.1f} MiB on disk)")
@@ -48,6 +46,17 @@ def info(arguments: list[str]) -> int:
             table.add_row(title, f"{value:.4g}{unit}" if isinstance(value, float) else f"{value}{unit}")
     Console().print(table, highlight=False)
     return 0
+
+
+def _signal(signal: dict[str, Any]) -> str:
+    """What a field was fitted to, in one line."""
+    kind = signal.get("type", "image")
+    if kind == "shape":
+        faces = f", {signal['faces']:,} triangles" if signal.get("faces") else ""
+        return f"{signal.get('name')}: {signal.get('kind')} of a shape{faces}, {signal.get('n_train'):,} points"
+    sides = " x ".join(str(signal.get(side)) for side in ("width", "height", "depth") if side in signal)
+    space = f", {signal['space']}" if "space" in signal else ""
+    return f"{signal.get('name')}: {sides}, {signal.get('channels')} channels{space}, holdout {signal.get('holdout')}"
 
 
 _LINES = (

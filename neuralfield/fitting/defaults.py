@@ -19,6 +19,7 @@ def encoding_options(options: Mapping[str, Any], signal: Signal) -> dict[str, An
 
     - hash grid: `max_resolution` is the lattice's number of samples along the longest side, because finer levels would only
       fit gaps; `log2_hashmap_size` gives the finest level about one row per training sample, within 2^10 and 2^22.
+    - fourier: `sigma`, where it is None, is the signal's usual bandwidth.
     - positional: one frequency per octave up to the signal's highest sensible one.
     """
     chosen = dict(options)
@@ -29,6 +30,8 @@ def encoding_options(options: Mapping[str, Any], signal: Signal) -> dict[str, An
             chosen["max_resolution"] = None if given else max(float(base), float(round(signal.lattice)))
         if chosen.get("log2_hashmap_size") == AUTO:
             chosen["log2_hashmap_size"] = min(max(math.ceil(math.log2(signal.details)), 10), 22)
+    if chosen.get("name") == "fourier" and chosen.get("sigma", ...) is None:
+        chosen["sigma"] = signal.bandwidth
     if chosen.get("name") == "positional":
         if chosen.get("max_frequency") == AUTO:
             counted = chosen.get("n_frequencies") not in (AUTO, None)
@@ -51,7 +54,8 @@ def automatic(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "hashgrid": ("log2_hashmap_size",) if "per_level_scale" in options else ("log2_hashmap_size", "max_resolution"),
         "positional": ("n_frequencies", "max_frequency") if "n_frequencies" not in options else (),
     }
-    return {**dict.fromkeys(sizes.get(name, ()), AUTO), **options, "name": name}
+    usual = {"sigma": None} if name == "fourier" else {}
+    return {**dict.fromkeys(sizes.get(name, ()), AUTO), **usual, **options, "name": name}
 
 
 def network_options(options: Mapping[str, Any], encoding_name: str) -> dict[str, Any]:

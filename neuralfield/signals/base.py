@@ -100,6 +100,11 @@ class Signal(ABC):
         """
         return self.lattice / 4
 
+    @property
+    def bandwidth(self) -> float:
+        """The sigma of Fourier features where none is given, in cycles per unit (10: Tancik et al. 2020, images)."""
+        return 10.0
+
     def batches(self, batch_size: int, seed: int) -> Batches:
         """The training positions of each step."""
         return StratifiedBatches(self.split.n_train, batch_size, seed)

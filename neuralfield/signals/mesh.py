@@ -19,6 +19,7 @@ from neuralfield.signals.placement import Placement
 
 # The square of an area is a fourth power of a length and has to stay a finite float64.
 _LARGEST = 1e70
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +69,15 @@ class TriangleMesh:
             )
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", np.ascontiguousarray(faces, np.int64))
-        if not self.areas.max() > 0:
+        if not any((self._twice_areas(part) != 0).any() for part in self._blocks()):
             raise SignalError(
                 f"none of the {len(faces)} triangles has an area (all points coincide or lie on lines): there is no "
                 "surface to fit"
             )
 
-    @cached_property
+    @property
     def corners(self) -> Float64[np.ndarray, "f 3 3"]:
-        """Positions of each triangle's three vertices."""
+        """Positions of each triangle's three vertices; made anew each time, because they take more than the mesh."""
         return self.vertices[self.faces]
 
     @cached_property
@@ -86,20 +87,23 @@ class TriangleMesh:
         return used.min(0), used.max(0)
 
     @cached_property
-    def _twice_areas(self) -> Float64[np.ndarray, "f 3"]:
-        """Normals as long as twice the area."""
-        a, b, c = np.moveaxis(self.corners, 1, 0)
-        return np.cross(b - a, c - a)
-
-    @cached_property
     def areas(self) -> Float64[np.ndarray, " f"]:
         """Area of each triangle, in squared units."""
-        return np.sqrt((self._twice_areas**2).sum(1)) / 2
+        return np.concatenate([_length(self._twice_areas(part)) for part in self._blocks()]) / 2
 
     @cached_property
     def normals(self) -> Float64[np.ndarray, "f 3"]:
         """Unit vectors towards the front of each triangle; zero where there is no area."""
-        return _unit(self._twice_areas)
+        return np.concatenate([_unit(self._twice_areas(part)) for part in self._blocks()])
+
+    def _twice_areas(self, part: slice) -> Float64[np.ndarray, "f 3"]:
+        """Normals of some triangles, as long as twice their area."""
+        a, b, c = np.moveaxis(self.vertices[self.faces[part]], 1, 0)
+        return np.cross(b - a, c - a)
+
+    def _blocks(self) -> list[slice]:
+        """Portions of the triangles: beside a mesh of millions of them nothing of its own size is held."""
+        return [slice(first, first + _BLOCK) for first in range(0, len(self.faces), _BLOCK)]
 
     @cached_property
     def vertex_normals(self) -> Float64[np.ndarray, "v 3"]:
@@ -147,7 +151,9 @@ class TriangleMesh:
         r"""Signed volume $\frac16 \sum_f a_f \cdot (b_f \times c_f)$, about the middle of the box; positive for a closed
         surface whose fronts look outward."""
         low, high = self.box
-        return float(np.einsum("fi,fi->", self.corners[:, 0] - (low + high) / 2, self._twice_areas) / 6)
+        middle = (low + high) / 2
+        first = [self.vertices[self.faces[part, 0]] - middle for part in self._blocks()]
+        return float(sum(np.vdot(a, self._twice_areas(part)) for a, part in zip(first, self._blocks(), strict=True)) / 6)
 
     def moved(self, placement: Placement) -> TriangleMesh:
         """The same mesh in cube coordinates."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -38,7 +39,8 @@ def _psnr(prediction: Values, target: Values) -> float:
     return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
-def _iou(inside: Tensor, truth: Tensor) -> float:
+def intersection_over_union(inside: Any, truth: Any) -> float:
+    r"""$|A \cap B| / |A \cup B|$ of two solids, from booleans (tensors or arrays) at the same points; 1 if both are empty."""
     union = int((inside | truth).sum())
     return int((inside & truth).sum()) / union if union else 1.0
 
@@ -46,8 +48,12 @@ def _iou(inside: Tensor, truth: Tensor) -> float:
 PSNR = Quality("psnr", "PSNR", " dB", 2, _psnr)
 r"""$-10 \log_{10}$ of the mean squared error of values clamped to [0, 1]."""
 
-IOU_OF_LOGITS = Quality("iou", "IoU", "", 4, lambda prediction, target: _iou(prediction > 0, target > 0.5))
+IOU_OF_LOGITS = Quality(
+    "iou", "IoU", "", 4, lambda prediction, target: intersection_over_union(prediction > 0, target > 0.5)
+)
 """Intersection over union of the insides, where the field gives logits and the truth is 0 or 1."""
 
-IOU_OF_DISTANCES = Quality("iou", "IoU", "", 4, lambda prediction, target: _iou(prediction < 0, target < 0))
+IOU_OF_DISTANCES = Quality(
+    "iou", "IoU", "", 4, lambda prediction, target: intersection_over_union(prediction < 0, target < 0)
+)
 """Intersection over union of the insides, where both are distances, negative inside."""

@@ -44,6 +44,7 @@ class VolumeSignal(Signal):
         affine: from the voxel indices (i, j, k, 1) of this volume (after cropping) to the world of NIfTI, or None.
         header: what a file said, for writing results back, or None.
         low, high: what 0 and 1 stand for in the source's units.
+        box: where the volume lies in the cube, lower and upper corner.
     """
 
     type = "volume"
@@ -88,7 +89,7 @@ class VolumeSignal(Signal):
         self.header = raw.header
         sides = tuple(n * s for n, s in zip((self.width, self.height, self.depth), self.spacing, strict=True))
         self.placement = Placement.around((0.0, 0.0, 0.0), sides)
-        self._box = [(self.placement.to_cube(np.array(corner)).tolist()) for corner in ((0.0, 0.0, 0.0), sides)]
+        self.box = [(self.placement.to_cube(np.array(corner)).tolist()) for corner in ((0.0, 0.0, 0.0), sides)]
         extremes = self._voxels.extremes(source, on_progress)
         self._scaling = Scaling.of(raw.slope, raw.intercept, extremes, normalize == "minmax", source)
         self.min_value, self.max_value = sorted(raw.slope * extreme + raw.intercept for extreme in extremes)
@@ -210,7 +211,7 @@ class VolumeSignal(Signal):
     def describe(self) -> dict[str, Any]:
         """What this signal is, as plain values for a report or a JSON file.
 
-        `box`: where the volume lies in the cube, its corners; `scale`, `offset`: of the placement; a field's output times
+        `scale`, `offset`: of the placement; a field's output times
         (`high` - `low`) plus `low` is in the source's units.
         """
         return {
@@ -224,7 +225,7 @@ class VolumeSignal(Signal):
             "spacing": list(self.spacing),
             "unit": self.unit,
             "affine": None if self.affine is None else self.affine.tolist(),
-            "box": self._box,
+            "box": self.box,
             "scale": self.placement.scale,
             "offset": list(self.placement.offset),
             "normalize": self._normalize,

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from neuralfield.checks import choice, integer, number
 from neuralfield.errors import SignalError
 from neuralfield.signals.mesh import TriangleMesh
+from neuralfield.signals.quality import intersection_over_union
 from neuralfield.viz.camera import UPS, Camera
 from neuralfield.viz.shading import render_mesh
 from neuralfield.viz.style import (
@@ -70,8 +71,7 @@ class Cut:
     @property
     def iou(self) -> float:
         """Intersection over union of the two insides; 1 where both are empty."""
-        either = int((self.truth | self.fit).sum())
-        return int((self.truth & self.fit).sum()) / either if either else 1.0
+        return intersection_over_union(self.fit, self.truth)
 
 
 def cuts(truth: Inside, fit: Inside, *, resolution: int = 384, place: float = 0.5, up: str = "y") -> list[Cut]:

@@ -169,7 +169,7 @@ def test_the_colour_bar_is_that_of_the_errors_whatever_is_drawn_last(
 ) -> None:
     limits = []
     monkeypatch.setattr("neuralfield.viz.volume_figure._bar", lambda page, shown, *_: limits.append(shown.get_clim()))
-    truth = [np.full((9, 8, 1), 0.5)] * 3
+    truth = [np.full((8, 8, 1), 0.5)] * 3
     fit = [plane + 0.04 for plane in truth]
     for projections in (None, [truth[0], fit[0]], [truth[0], fit[0], fit[0] - truth[0]]):
         volume_comparison(
