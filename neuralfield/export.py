@@ -40,11 +40,7 @@ def render(
     """
     integer("width", width, 1)
     integer("height", height, 1)
-    if field.in_dim != 2:
-        raise ConfigError(
-            f"only a field of 2 coordinates is an image; this one has {field.in_dim}: `neuralfield export` writes its mesh "
-            "or its voxels, `neuralfield view` shows it"
-        )
+    check_image(field)
     left, top, right, bottom = check_region(region)
     out = np.empty((height, width, field.out_dim), np.float32)
     device = field.device
@@ -96,6 +92,15 @@ def voxels(
         yield evaluate(field, grid.reshape(-1, 3)).reshape(last - first, height, width, -1).numpy()
         if on_progress is not None:
             on_progress(last / depth)
+
+
+def check_image(field: Field) -> None:
+    """Raise :class:`~neuralfield.errors.ConfigError` where a field is no image."""
+    if field.in_dim != 2:
+        raise ConfigError(
+            f"only a field of 2 coordinates is an image; this one has {field.in_dim}: `neuralfield export` writes its mesh "
+            "or its voxels, `neuralfield view` shows it"
+        )
 
 
 def check_region(region: Sequence[float]) -> tuple[float, float, float, float]:

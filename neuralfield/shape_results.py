@@ -14,6 +14,7 @@ from neuralfield.errors import ConfigError
 from neuralfield.extraction import NoSurfaceError, extract, of_field
 from neuralfield.field import Field
 from neuralfield.files import atomic
+from neuralfield.fitting.eikonal import gradient
 from neuralfield.fitting.evaluation import evaluate
 from neuralfield.fitting.progress import Notes, Silent
 from neuralfield.mesh_export import write_mesh
@@ -27,8 +28,11 @@ from neuralfield.viz.viewpoint import best_view
 
 MEASURED = ("chamfer_l1", "chamfer_l2", "accuracy", "completeness", "f_score", "normal_consistency")
 """What is measured on surfaces, see :mod:`neuralfield.shape_metrics`."""
+SIDE = 800
+"""Pixels of the pictures of the surface alone."""
 RESOLUTION = 256
 """Cells of the mesh along the cube's side."""
+_PORTION = 2**14
 
 
 def write(
@@ -47,8 +51,9 @@ def write(
     pictures.
     """
     found: dict[str, Any] = dict(measure(signal, field))
-    surface = _surface(signal, field, mesh.get("resolution", RESOLUTION), tell)
-    truth, error = signal.truth_mesh(), None
+    resolution = mesh.get("resolution", RESOLUTION)
+    surface = _surface(signal, field, resolution, tell)
+    truth, error = signal.truth_mesh(resolution), None
     longest = float(np.subtract(*reversed(signal.solid.box)).max())
     if surface is not None:
         write_mesh(folder / MESH, surface, signal.placement, comment=f"neuralfield: {signal.name}")
@@ -63,11 +68,21 @@ def write(
 
 
 def measure(signal: ShapeSignal, field: Field) -> dict[str, float]:
-    """IoU on all of the signal's points for judging: uniform in the bounding box, and near the surface."""
+    """IoU on all of the signal's points for judging: uniform in the bounding box, and near the surface.
+
+    Of a signed distance also the mean length of the field's gradient on the former, which is 1 for a distance, and the mean
+    absolute error there.
+    """
     found = {}
     for name, samples in signal.judged_on().items():
         index = samples.index(torch.arange(samples.n))
-        found[name] = signal.quality.measure(evaluate(field, signal.coordinates(index)), signal.values(index))
+        points, truth = signal.coordinates(index), signal.values(index)
+        values = evaluate(field, points)
+        found[name] = signal.quality.measure(values, truth)
+        if name == "iou_uniform" and not signal.logits:
+            found["distance_error"] = float((values - truth).abs().mean())
+            lengths = [gradient(field, part.to(field.device)).norm(dim=1).cpu() for part in points.split(_PORTION)]
+            found["gradient_norm"] = float(torch.cat(lengths).mean())
     return found
 
 
@@ -117,4 +132,4 @@ def _draw(
     camera = best_view(truth, surface, up=up)
     for name, mesh in ((RECONSTRUCTION, surface), (TRUTH, truth)):
         with atomic(folder / name) as temporary:
-            imageio.imwrite(temporary, shaded(mesh, camera=camera))
+            imageio.imwrite(temporary, shaded(mesh, camera=camera, width=SIDE, height=SIDE))

@@ -30,6 +30,7 @@ def render(arguments: list[str]) -> int:
     import_modules(given.imports)
     path = field_file(given.run)
     field = fields.load(path, devices.resolve(given.device))
+    export.check_image(field)
     region = export.check_region(_numbers(given.region)) if given.region else (0.0, 0.0, 1.0, 1.0)
     width, height = _size(given.size, given.scale, region, field.signal)
     part = f"_{given.region.replace(',', '_')}" if given.region else ""
