@@ -1,4 +1,4 @@
-"""The command line: `neuralfield fit | explain | reproduce | render | info | summarize | doctor`."""
+"""The command line: `neuralfield fit | explain | reproduce | render | export | view | ...`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from neuralfield.cli.guard import guarded
 from neuralfield.errors import ConfigError, nearest
 
 COMMANDS = {
-    "fit": "fit an image; `neuralfield fit --help` lists every option",
+    "fit": "fit an image, a shape or a volume; `neuralfield fit --help` lists every option",
     "explain": "which encoding will serve an image, and why, before training",
     "reproduce": "an experiment of a paper, with the claims that it checks",
-    "render": "draw a fitted field at any resolution",
+    "render": "draw a fitted image at any resolution",
+    "export": "a fitted shape as a mesh, a fitted volume as voxels or a surface",
+    "view": "look at runs in the browser, also over ssh",
     "info": "describe a run or a field file",
     "summarize": "table, CSV and picture of a folder of runs",
     "doctor": "versions, device, engines, and what is missing",
@@ -58,6 +60,14 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from neuralfield.cli.render import render
 
         return render
+    if name == "export":
+        from neuralfield.cli.export import export
+
+        return export
+    if name == "view":
+        from neuralfield.cli.view import view
+
+        return view
     if name == "doctor":
         from neuralfield.cli.doctor import doctor
 

@@ -12,6 +12,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from neuralfield.signals.raw_volume import Progress
 
 RESIDENT = 1 << 28
 """Bytes of a mapped file that may be resident at a time."""
-_WINDOW = 1 << 16  # what one page fault maps: Linux takes the neighbours along (fault_around_bytes)
-_PORTION = 1 << 12  # voxels gathered between two looks at what was touched
+_WINDOW = 1 << 16  # what one page fault maps at least: Linux takes the neighbours along (fault_around_bytes)
+_PORTION = 1 << 8  # voxels gathered between two looks at what was touched: a fault may map up to 2 MiB
+_STATM = Path("/proc/self/statm")
 _BLOCK_VALUES = 1 << 22
 
 
@@ -72,6 +74,7 @@ class StoredVoxels:
         self.array = np.asarray(array)  # a view: indexing a memmap itself makes one more object each time
         self.resident = resident
         self._touched = 0
+        self._before = _mapped_bytes()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -166,9 +169,21 @@ class StoredVoxels:
     def _count(self, size: int) -> None:
         """Note that ``size`` bytes of the file were touched; give its pages back once that is enough."""
         self._touched += size
-        if self._map is not None and self._touched >= self.resident:
+        if self._map is None:
+            return
+        # Some file systems map far more at a fault than was asked for; where the kernel says how much, it is believed.
+        mapped = _mapped_bytes() - self._before
+        if max(self._touched, mapped) >= self.resident:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
+
+
+def _mapped_bytes() -> int:
+    """Pages of files in this process's memory, in bytes; 0 where the system does not say."""
+    try:
+        return int(_STATM.read_text().split()[2]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def averaged(voxels: StoredVoxels, factor: int) -> Float[np.ndarray, "z y x channels"]:

@@ -103,9 +103,10 @@ def test_a_signed_distance_with_the_eikonal_term_has_gradients_of_length_one(
     assert ran.code == 0, ran.err
     found = numbers(tmp_path / "out")
     assert found["iou_uniform"] > 0.98 and found["distance_error"] < 0.01
-    assert found["gradient_norm"] == pytest.approx(1, abs=0.06)  # a small network rounds the kink at the centre
+    # Such a small network rounds the kink at the centre.
+    assert found["gradient_norm"] == pytest.approx(1, abs=0.06)
     field = nf.load(tmp_path / "out" / "field.safetensors")
-    assert gradient(field, torch.rand(4000, 3)).norm(dim=1).mean().item() == pytest.approx(1, abs=0.06)  # a small network rounds the kink at the centre
+    assert gradient(field, torch.rand(4000, 3)).norm(dim=1).mean().item() == pytest.approx(1, abs=0.06)
 
 
 def test_a_fitted_volume_comes_back_with_the_sources_header(command: Callable[..., Ran], tmp_path: Path) -> None:

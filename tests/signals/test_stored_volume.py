@@ -106,3 +106,17 @@ def test_averages():
     array = noise("i2", (9, 10, 11, 2))
     expected = array[:8, :10, :10].astype(float).reshape(4, 2, 5, 2, 5, 2, 2).mean((1, 3, 5))
     assert np.allclose(averaged(StoredVoxels(array), 2), expected, rtol=1e-6)
+
+
+def test_what_the_kernel_says_is_mapped_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that maps more at a fault than was asked for."""
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (8, 128, 128, 1))
+    array[...] = np.arange(8 * 128 * 128).reshape(array.shape) % 251
+    array.flush()
+    voxels = StoredVoxels(np.load(tmp_path / "a.npy", mmap_mode="r"), resident=70_000)
+    index = np.arange(0, 8 * 128 * 128, 97)
+    for mapped, given_back in ((0, False), (10**9, True)):
+        monkeypatch.setattr("neuralfield.signals.stored_volume._mapped_bytes", lambda mapped=mapped: mapped)
+        voxels._before, voxels._touched = 0, 0
+        assert np.array_equal(voxels.take(index[:2])[:, 0], index[:2] % 251)
+        assert (voxels._touched == 0) == given_back

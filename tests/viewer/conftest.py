@@ -18,7 +18,7 @@ from neuralfield.field import Field
 
 def linear_field(weights: Any, bias: Any, signal: dict[str, Any] | None = None) -> Field:
     """f(x) = W x + b, exactly."""
-    matrix = torch.tensor(weights, dtype=torch.float32)
+    matrix = torch.from_numpy(np.array(weights, np.float32))
     field = fields.build(matrix.shape[1], matrix.shape[0], "none", {"depth": 0}, signal)
     with torch.no_grad():
         layer = next(module for module in field.modules() if isinstance(module, torch.nn.Linear))

@@ -38,7 +38,9 @@ def test_names_are_distinct(make_run: Callable[..., Path], tmp_path: Path) -> No
     field = linear_field([[1, 0]], [0])
     for name in ("one/run", "two/run", "sweep/a", "sweep/b"):
         make_run(name, field, {"overrides": ["fit.steps=1"]})
-    names = [entry.name for entry in find_runs([tmp_path / "one" / "run", tmp_path / "two" / "run", tmp_path / "sweep"])]
+    names = [
+        entry.name for entry in find_runs([tmp_path / "one" / "run", tmp_path / "two" / "run", tmp_path / "sweep"])
+    ]
     assert names == ["run", "run (2)", "sweep: a", "sweep: b"]
 
 
