@@ -23,6 +23,7 @@ NAMES = {
     "frequency_rates": "time to learn a frequency follows the spectrum; Basri et al. 2019, Rahaman et al. 2019",
     "fourier_1d": "Fourier features tune the kernel's spectrum; Tancik et al. 2020, figures 2 to 4",
     "fourier_2d_table": "image regression with four encodings; Tancik et al. 2020, table 1",
+    "fourier_3d_table": "occupancy of shapes with five encodings; Tancik et al. 2020, table 1 and section 6.2",
 }
 
 

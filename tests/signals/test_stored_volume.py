@@ -110,11 +110,11 @@ def test_averages():
 
 def test_what_the_kernel_says_is_mapped_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that maps more at a fault than was asked for."""
-    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (8, 128, 128, 1))
-    array[...] = np.arange(8 * 128 * 128).reshape(array.shape) % 251
+    array = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (8, 256, 256, 1))
+    array[...] = np.arange(8 * 256 * 256).reshape(array.shape) % 251
     array.flush()
-    voxels = StoredVoxels(np.load(tmp_path / "a.npy", mmap_mode="r"), resident=70_000)
-    index = np.arange(0, 8 * 128 * 128, 97)
+    voxels = StoredVoxels(np.load(tmp_path / "a.npy", mmap_mode="r"), resident=200_000)
+    index = np.arange(0, 8 * 256 * 256, 97)
     for mapped, given_back in ((0, False), (10**9, True)):
         monkeypatch.setattr("neuralfield.signals.stored_volume._mapped_bytes", lambda mapped=mapped: mapped)
         voxels._before, voxels._touched = 0, 0
