@@ -26,7 +26,7 @@ from neuralfield.checks import choice, flag, integer, number
 from neuralfield.errors import ConfigError, SignalError
 from neuralfield.field import Field
 from neuralfield.fitting.evaluation import evaluate as evaluate_field
-from neuralfield.lattice import BRICK, Evaluate, Lattice, SparseLattice, axis_points
+from neuralfield.lattice import BRICK, SAFETY, Evaluate, Lattice, SparseLattice, axis_points
 from neuralfield.signals.mesh import TriangleMesh
 
 _MAX_RESOLUTION = 2048
@@ -59,6 +59,7 @@ def extract(
     inside_is: str = "above",
     box: Sequence[Sequence[float]] = _UNIT,
     skip_empty: bool = False,
+    safety: float = SAFETY,
     on_progress: Callable[[float], None] | None = None,
     memory: int = 2**30,
 ) -> TriangleMesh:
@@ -79,6 +80,7 @@ def extract(
     - `skip_empty`: evaluate a coarse lattice first, then only near the level (where there are over 32 points a side). Finds
       each connected component of the surface as a whole or not at all; :class:`~neuralfield.lattice.SparseLattice` says
       which could be missed.
+    - `safety`: how readily something is taken to be near the level, see there; 0 follows what the coarse lattice shows.
     - `on_progress`: called with the fraction done, increasing to 1.
     - `memory`: bytes to stay below, the result's vertices and faces included (the function's own work space is not). The
       lattice is never held as a whole.
@@ -90,6 +92,7 @@ def extract(
     level = float(np.float32(number("level", level, -1e38, 1e38)))
     choice("inside_is", inside_is, ("above", "below"))
     flag("skip_empty", skip_empty)
+    number("safety", safety, 0)
     axes = _axes(integer("resolution", resolution, 1, _MAX_RESOLUTION), box)
     plane = (len(axes[1]) + 2) * (len(axes[2]) + 2) * _BYTES_PER_POINT
     slab = min(_SLAB_BYTES, integer("memory", memory, 1) // 4)
@@ -98,7 +101,7 @@ def extract(
             f"memory={memory} does not hold a few layers of {len(axes[1])} x {len(axes[2])} points; give at least {8 * plane}"
         )
     progress = _Progress(on_progress)
-    lattice = _lattice(evaluate, axes, level, skip_empty, memory, progress)
+    lattice = _lattice(evaluate, axes, level, safety if skip_empty else None, memory, progress)
     most = min((memory - lattice.held - slab) // _BYTES_GATHERED, memory // _BYTES_PER_VERTEX)
     surface = _Surface(axes, level, inside_is == "above", most)
     for first, values in lattice.slabs(slab // plane - 1):
@@ -222,14 +225,14 @@ def _lattice(
     evaluate: Evaluate,
     axes: tuple[np.ndarray, np.ndarray, np.ndarray],
     level: float,
-    skip_empty: bool,
+    safety: float | None,
     memory: int,
     progress: _Progress,
 ) -> Lattice:
-    if skip_empty and min(map(len, axes)) > _MIN_SPARSE:
+    if safety is not None and min(map(len, axes)) > _MIN_SPARSE:
         # Half of the memory for values; the surface has its own share, and is small where bricks are few.
         capacity = memory // 2 // (4 * BRICK**3)
-        sparse = SparseLattice(evaluate, axes, level, capacity, progress.points, progress.expect)
+        sparse = SparseLattice(evaluate, axes, level, capacity, progress.points, progress.expect, safety)
         if sparse.complete:
             return sparse
         progress.restart()

@@ -21,7 +21,7 @@ POINTS = 1 << 18
 BRICK = 8
 """Points along the side of a brick; the coarse lattice takes every eighth point."""
 
-_SAFETY = 1.5
+SAFETY = 1.5
 _LARGEST = float(np.finfo(np.float32).max)
 _SIDES = [d for d in itertools.product((-1, 0, 1), repeat=3) if any(d)]
 
@@ -107,9 +107,10 @@ class SparseLattice(Lattice):
 
     The points are cut into bricks of 8 x 8 x 8. First every eighth point is evaluated. A brick, which lies between
     eight of those, is wanted where $f - \text{level}$ changes its sign among the eight, or where it could reach zero
-    between them: $\min |f - \text{level}| \le 1.5 \Delta$, with $\Delta$ the largest difference between coarse
-    neighbours within one coarse cell around. (A function of slope L has $\Delta \ge 8hL/\sqrt 3$ where the slope is
-    steady, and comes within $8hL\sqrt3/2 = 1.5 \cdot 8hL/\sqrt3$ of what the nearest of the eight points says.)
+    between them: $\min |f - \text{level}| \le s \Delta$, with the safety s and $\Delta$ the largest difference between
+    coarse neighbours within one coarse cell around. (A function of slope L has $\Delta \ge 8hL/\sqrt 3$ where the slope
+    is steady, and comes within $8hL\sqrt3/2 = 1.5 \cdot 8hL/\sqrt3$ of what the nearest of the eight points says: hence
+    s = 1.5 unless given.)
     Then the level set is followed: where an evaluated point and one beside it (of the 26 around) that was left out lie on
     different sides, the other's brick is evaluated too, until there is no such pair.
 
@@ -120,6 +121,8 @@ class SparseLattice(Lattice):
     **Arguments**
 
     - `level`: of the set to find.
+    - `safety`: s. With 0 only bricks whose corners differ in sign are wanted at first: cheap where f is far from the level
+      and yet restless, as the logits of Fourier features are; what is then missed is smaller than a brick or two.
     - `capacity`: the most bricks to keep, 2 KiB each. If more are wanted, `complete` is False and nothing was gained.
     - `on_wanted`: called with the number of points that are to be evaluated, as it becomes known.
     """
@@ -134,6 +137,7 @@ class SparseLattice(Lattice):
         capacity: int,
         on_points: Callable[[int], None] = lambda _: None,
         on_wanted: Callable[[int], None] = lambda _: None,
+        safety: float = SAFETY,
     ) -> None:
         super().__init__(evaluate, axes, on_points)
         self._level = np.float32(level)
@@ -144,7 +148,7 @@ class SparseLattice(Lattice):
         self._number = np.full(self._side.shape, -1, np.int32)
         self._values = np.empty((0, BRICK, BRICK, BRICK), np.float32)
         self.complete = True
-        wanted = np.argwhere(_near(coarse, self._level))
+        wanted = np.argwhere(_near(coarse, self._level, safety))
         n_known = 0
         while len(wanted):
             on_wanted(len(wanted) * BRICK**3)
@@ -229,7 +233,7 @@ def _corners(values: np.ndarray) -> Iterator[np.ndarray]:
         yield values[i, j, k]
 
 
-def _near(coarse: Float[np.ndarray, "x y z"], level: np.float32) -> Bool[np.ndarray, "cx cy cz"]:
+def _near(coarse: Float[np.ndarray, "x y z"], level: np.float32, safety: float) -> Bool[np.ndarray, "cx cy cz"]:
     """Which coarse cells the level set crosses or could reach."""
     from scipy.ndimage import maximum_filter
 
@@ -249,4 +253,4 @@ def _near(coarse: Float[np.ndarray, "x y z"], level: np.float32) -> Bool[np.ndar
                 index[other] = cut
             np.maximum(steepest, step[tuple(index)], out=steepest)
     steepest = maximum_filter(steepest, size=3, mode="nearest")
-    return ((n_above > 0) & (n_above < 8)) | (nearest <= np.float32(_SAFETY) * steepest)
+    return ((n_above > 0) & (n_above < 8)) | (nearest <= np.float32(safety) * steepest)

@@ -95,7 +95,7 @@ def _surface(signal: ShapeSignal, field: Field, resolution: int, tell: Silent) -
     notes = Notes(tell, f"extracting the surface on a lattice of {resolution}^3")
     where = inside_is({"kind": signal.kind})
     try:
-        return extract(of_field(field), resolution, inside_is=where, skip_empty=True, on_progress=notes)
+        return extract(of_field(field), resolution, inside_is=where, skip_empty=True, safety=0, on_progress=notes)
     except (NoSurfaceError, ConfigError) as error:  # or one of more triangles than memory holds
         tell.note(f"no {MESH}: {error}")
         return None

@@ -1,4 +1,4 @@
-"""Fit an image with a neural field: `python scripts/fit.py --help`."""
+"""Fit an image, a shape or a volume with a neural field: `python scripts/fit.py --help`."""
 
 import sys
 

@@ -81,8 +81,9 @@ def test_far_from_the_level_nothing_is_evaluated() -> None:
     assert lattice.held == 4 * sum(count)
 
 
+@pytest.mark.parametrize("safety", [0.0, 1.5])
 @pytest.mark.parametrize("seed", range(6))
-def test_surfaces_are_found_whole_or_not_at_all(seed: int) -> None:
+def test_surfaces_are_found_whole_or_not_at_all(seed: int, safety: float) -> None:
     """Noise as fine as the lattice: the coarse points say next to nothing about it.
 
     Points on one side that touch across a cell (26 neighbours) belong together; so do those of the other side. Where the
@@ -92,13 +93,26 @@ def test_surfaces_are_found_whole_or_not_at_all(seed: int) -> None:
     values[smooth(values.shape, 1.0, seed) > 3.2] = 1  # small bodies, most of which no coarse point sees
     values[4:6, 3:38, 21] = 1  # a thin rod, between coarse points, that a coarse point touches nowhere
     values[4:9, 8, 21:25] = 1  # but this hook does
-    sparse = SparseLattice(table(values), axes(40, 40, 40), 0.0, 10**6).layers(0, 41)
+    sparse = SparseLattice(table(values), axes(40, 40, 40), 0.0, 10**6, safety=safety).layers(0, 41)
     bodies, n = ndimage.label(values > 0, np.ones((3, 3, 3)))
     found = [bool((sparse[bodies == i] > 0).all()) for i in range(1, n + 1)]
     missed = [bool((sparse[bodies == i] < 0).all()) for i in range(1, n + 1)]
     assert all(a != b for a, b in zip(found, missed, strict=True))
     assert found[bodies[4, 3, 21] - 1] and not (sparse > 0)[values < 0].any()
     assert any(found) and any(missed)
+
+
+def test_without_safety_a_restless_field_far_from_the_level_is_left_alone() -> None:
+    grid = np.stack(np.meshgrid(*axes(96, 96, 96), indexing="ij"), -1)
+    ball = 0.3 - np.linalg.norm(grid - 0.5, axis=-1)
+    values = (np.sign(ball) * (8 + smooth(ball.shape, 3, 0))).astype(np.float32)
+    counts: list[int] = []
+    for safety in (1.5, 0.0):
+        count: list[int] = []
+        lattice = SparseLattice(table(values), axes(96, 96, 96), 0.0, 10**6, count.append, safety=safety)
+        assert np.array_equal(lattice.layers(0, 97) > 0, values > 0)
+        counts.append(sum(count))
+    assert counts[1] < counts[0] / 2
 
 
 def test_a_sheet_that_no_coarse_point_sees_is_found_where_values_lead_to_it() -> None:
