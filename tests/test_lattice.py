@@ -105,7 +105,7 @@ def test_surfaces_are_found_whole_or_not_at_all(seed: int, safety: float) -> Non
 def test_without_safety_a_restless_field_far_from_the_level_is_left_alone() -> None:
     grid = np.stack(np.meshgrid(*axes(96, 96, 96), indexing="ij"), -1)
     ball = 0.3 - np.linalg.norm(grid - 0.5, axis=-1)
-    values = (np.sign(ball) * (8 + smooth(ball.shape, 3, 0))).astype(np.float32)
+    values = (np.sign(ball) * (8 + np.clip(4 * smooth(ball.shape, 3, 0), -7, 7))).astype(np.float32)
     counts: list[int] = []
     for safety in (1.5, 0.0):
         count: list[int] = []
