@@ -81,9 +81,9 @@ def chosen_encoding(
     if not defaults.asks_for_a_choice(encoding):
         return dict(encoding), None
     from neuralfield.explain import auto  # it builds on this module
-    from neuralfield.explain.candidates import image
+    from neuralfield.explain.candidates import explainable
 
-    resolved = auto.resolve(encoding, image(signal), network, options, seed, device)
+    resolved = auto.resolve(encoding, explainable(signal), network, options, seed, device)
     return resolved.encoding, resolved.why
 
 

@@ -23,6 +23,7 @@ point set generation network for 3D object reconstruction from a single image", 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Float64, Int64
 
 from neuralfield.checks import integer, number
 from neuralfield.signals.mesh import TriangleMesh

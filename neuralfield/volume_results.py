@@ -43,8 +43,8 @@ def write(
             f"set; neuralfield export {folder} writes them all"
         )
         found = {"ssim": None, "ssim_reason": "the volume is too large", **_sampled(signal, field)}
-        truth, fit = ([plane(axis) for axis in "zyx"] for plane in (signal.slice, lambda a: _plane(signal, field, a)))
-        _draw(signal, truth, fit, None, {**known, **found}, folder)
+        planes = [[plane(axis) for axis in "zyx"] for plane in (signal.slice, lambda axis: _plane(signal, field, axis))]
+        _draw(signal, *planes, None, {**known, **found}, folder)
         return found
     notes = Notes(tell, "evaluating the voxels")
     fit = np.concatenate(list(voxels(field, *signal.shape, signal.box, notes)))
@@ -54,8 +54,8 @@ def write(
     write_volume(
         path, restored, fit.shape, like=signal.header, spacing=signal.spacing, affine=signal.affine, unit=signal.unit
     )
-    planes = [signal.slice(axis) for axis in "zyx"], middle_planes(fit)
-    _draw(signal, *planes, _projections(signal, fit), {**known, **found}, folder)
+    truth = [signal.slice(axis) for axis in "zyx"]
+    _draw(signal, truth, middle_planes(fit), _projections(signal, fit), {**known, **found}, folder)
     return found
 
 

@@ -1,4 +1,4 @@
-"""`neuralfield explain` and `scripts/explain.py`: which encoding will serve an image, and why, before training."""
+"""`neuralfield explain` and `scripts/explain.py`: which encoding will serve an image, a volume or a shape, and why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def explain(arguments: list[str]) -> int:
-    """Explain an image, or a finished sweep, as the arguments say; returns the exit code."""
+    """Explain a signal, or a finished sweep, as the arguments say; returns the exit code."""
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(_usage())
         return 0
@@ -41,25 +41,28 @@ def explain(arguments: list[str]) -> int:
                 f"sweep=DIR takes everything from the sweep's own runs; leave out {', '.join([*options, *overrides])}"
             )
         return _sweep(Path(own["sweep"]), own.get("folder"))
-    return _image({**_defaults(), **options}, overrides, own.get("folder"))
+    return _signal({**_defaults(), **options}, overrides, own.get("folder"))
 
 
-def _image(chosen: Mapping[str, Any], overrides: list[str], folder: str | None) -> int:
+def _signal(chosen: Mapping[str, Any], overrides: list[str], folder: str | None) -> int:
     from neuralfield import devices, signals
     from neuralfield.checks import flag, integer
     from neuralfield.explain.api import explain_settings
-    from neuralfield.explain.candidates import comparison, image, judged, merged
+    from neuralfield.explain.candidates import comparison, explainable, judged, merged
     from neuralfield.fitting import defaults
     from neuralfield.fitting.options import FitOptions
     from neuralfield.plugins import import_modules
 
     verify = flag("explain.verify", chosen["verify"])
-    side, windows = integer("explain.side", chosen["side"], 4, 64), integer("explain.windows", chosen["windows"], 1)
+    # Left open they depend on the signal: a window in space has fewer samples along its side.
+    side, windows = chosen["side"], chosen["windows"]
+    side = None if side is None else integer("explain.side", side, 4, 64)
+    windows = None if windows is None else integer("explain.windows", windows, 1)
     config, choice = _composed(overrides)
     import_modules(config.get("imports") or [])
     device, seed = devices.resolve(config["device"]), integer("seed", config["seed"], 0)
     options = FitOptions.from_dict(defaults.fit_options(config["fit"]))
-    signal = image(signals.load(config["signal"]))
+    signal = explainable(signals.load(config["signal"]))
     judge, _ = judged(signal)
     own = _own_settings(config, choice, overrides, judge, options, seed, device)
     settings = merged(comparison(judge, config["network"], seed), own)
@@ -121,22 +124,26 @@ def _print(explanation: Explanation, folder: Path) -> None:
     from rich.table import Table
 
     from neuralfield.explain.limits import limit
+    from neuralfield.explain.words import in_words
 
     verified = any(c.measured is not None for c in explanation.candidates)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("field")
-    for column in ("parameters", "train PSNR", "held-out PSNR", *(("trained", "error") if verified else ())):
+    overlaps = any(c.curve.iou is not None for c in explanation.candidates)
+    heads = ("parameters", "train PSNR", "held-out PSNR", *(("IoU",) if overlaps else ()))
+    for column in (*heads, *(("trained", "error") if verified else ())):
         table.add_column(column, justify="right")
     table.add_column("limited by")
     for c in explanation.candidates:
         real = () if not verified else ("-", "-")
         if c.measured is not None:
             real = (f"{c.measured:.2f}", f"{c.heldout - c.measured:+.2f}")
+        iou = () if c.curve.iou is None else (f"{c.curve.iou:.3f}",)
         style = "bold green" if c.name == explanation.verdict.best else ""
-        numbers = (f"{c.n_parameters:,}", f"{c.curve.train_psnr[-1]:.2f}", f"{c.heldout:.2f}", *real)
-        table.add_row(c.name, *numbers, limit(explanation, c), style=style)
+        numbers = (f"{c.n_parameters:,}", f"{c.curve.train_psnr[-1]:.2f}", f"{c.heldout:.2f}", *iou, *real)
+        table.add_row(c.name, *numbers, in_words(limit(explanation, c), explanation.signal), style=style)
     Console().print(table)
-    print(f"\nBaselines on the held-out pixels: {_baselines(explanation.baselines)}")
+    print(in_words(f"\nBaselines on the held-out pixels: {_baselines(explanation.baselines)}", explanation.signal))
     print(f"\n{explanation.verdict.text}\n  {explanation.verdict.command}\n")
     print(f"{explanation.seconds:.0f} s; {folder / 'report.html'}", flush=True)
 
@@ -146,6 +153,8 @@ def _baselines(given: Mapping[str, Any]) -> str:
     for name, value in given.items():
         if name == "bicubic":
             words.append(f"bicubic interpolation {value:.2f} dB")
+        elif name in ("nearest", "linear", "cubic"):
+            words.append(f"{'nearest pixel' if name == 'nearest' else f'{name} interpolation'} {value:.2f} dB")
         elif name.startswith("short_sweep"):
             words.append(f"a {name.split('_')[-1]} % sweep takes {value['name']} ({value['lost']:.2f} dB lost)")
         elif value.get("predicted") is not None:
@@ -231,13 +240,15 @@ def _usage() -> str:
     lines = "\n".join(f"  explain.{line}" for line in own.splitlines() if not line.startswith("#"))
     return (
         "usage: explain.py [KEY=VALUE ...]        or        neuralfield explain [KEY=VALUE ...]\n\n"
-        "Says before training which encoding will serve an image, how PSNR will grow, and why. Takes the keys of fit.py\n"
+        "Says before training which encoding will serve an image (signal=volume and signal=shape likewise), how PSNR will\n"
+        "grow, and why. Takes the keys of fit.py\n"
         "(signal, encoding, network, fit, seed, device), and these:\n\n"
         f"{lines}\n  folder: where the report goes; outputs/explain/... without it\n"
         "  sweep: the folder of a finished `fit.py -m ...`: predicts its runs and compares\n\n"
         "Examples\n"
         "  explain.py                                                  the sample photograph, 2000 steps\n"
         "  explain.py signal.path=photo.png fit.steps=500              your own image and budget\n"
+        "  explain.py signal=shape signal.path=bunny.obj                a mesh; signal=volume: a scan\n"
         "  explain.py encoding=fourier encoding.sigma=5                your own encoding beside the others\n"
         "  explain.py signal.crop=128 explain.verify=true              with the truth over the prediction\n"
         "  explain.py sweep=outputs/sweeps/sigma-1a2b3c4d              a finished sweep, explained"

@@ -5,18 +5,19 @@ from __future__ import annotations
 from neuralfield.errors import ConfigError
 from neuralfield.explain.explanation import After
 from neuralfield.explain.patches import Patch
+from neuralfield.explain.words import words
 from neuralfield.field import Field
 from neuralfield.ntk.alignment import alignment
 from neuralfield.ntk.empirical import empirical_ntk
 from neuralfield.ntk.movement import LazinessProbe
 from neuralfield.run import build_field
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
 
 _POINTS = 256
 
 
-def after(trained: Field, signal: ImageSignal, window: Patch, seed: int = 0) -> After:
-    """Compare on the window's training pixels, at most 256 of them.
+def after(trained: Field, signal: Signal, window: Patch, seed: int = 0) -> After:
+    """Compare on the window's training samples, at most 256 of them.
 
     **Arguments**
 
@@ -43,4 +44,5 @@ def after(trained: Field, signal: ImageSignal, window: Patch, seed: int = 0) -> 
         gap=moved.gap,
         target_before=before,
         target_after=alignment(empirical_ntk(field, x), y, centred=True),
+        what=words(signal).signal,
     )

@@ -18,7 +18,7 @@ from neuralfield.checks import flag, integer
 from neuralfield.encodings import Encoding
 from neuralfield.errors import ConfigError
 from neuralfield.explain.baselines import baselines
-from neuralfield.explain.candidates import Setting, budget, comparison, image, judged, merged, setting
+from neuralfield.explain.candidates import Setting, budget, comparison, explainable, judged, merged, setting
 from neuralfield.explain.explanation import Candidate, Explanation, SigmaCurve
 from neuralfield.explain.patches import Patch, patches
 from neuralfield.explain.predictor import predict
@@ -26,18 +26,20 @@ from neuralfield.explain.verdict import UNCERTAINTY, verdict
 from neuralfield.explain.verify import short_sweeps, train
 from neuralfield.explain.views import views
 from neuralfield.explain.window_kernels import covered
+from neuralfield.explain.words import stands_in, window_words, words
 from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent, reporter
+from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 
-SIDE, WINDOWS = 24, 9
-"""Training pixels along a window, and windows at most."""
+WINDOWS = {"image": 9, "volume": 27, "shape": 5}
+"""By type of signal, windows at most."""
 
 
 def explain(
-    signal: np.ndarray | Tensor | str | Path | ImageSignal,
+    signal: np.ndarray | Tensor | str | Path | Signal,
     fields: Sequence[str | Mapping[str, Any] | Encoding | Field] | None = None,
     *,
     budget: int | None = None,
@@ -46,28 +48,30 @@ def explain(
     seed: int = 0,
     holdout: str = "none",
     verify: bool = False,
-    side: int = SIDE,
-    windows: int = WINDOWS,
+    side: int | None = None,
+    windows: int | None = None,
     progress: bool | Silent = True,
     **options: Any,
 ) -> Explanation:
-    """Predict what fits of several fields to an image would reach, from their kernels.
+    """Predict what fits of several fields to an image, a volume or a shape would reach, from their kernels.
 
     **Arguments**
 
-    - `signal`: as for :func:`neuralfield.fit`. Where nothing is held out, every other pixel is, for judging.
+    - `signal`: as for :func:`neuralfield.fit`. Where nothing is held out, every other pixel or voxel is, for judging. For
+      shapes the prediction is of a stand-in, see :mod:`~neuralfield.explain.predictor`.
     - `fields`: encodings by name, by options or as modules, or untrained fields; None compares none, positional, Fourier
       at six bandwidths and a hash grid.
     - `budget`: steps; None: those of `options`, by default 2000.
     - `network`: options of the MLP behind encodings.
     - `verify`: train every candidate as well.
-    - `side`, `windows`: see :func:`~neuralfield.explain.patches.patches`.
+    - `side`, `windows`: see :func:`~neuralfield.explain.patches.patches`; None: 24 and 9, of volumes 9 and
+      27, of shapes 9 and 5.
     - `options`: those of :class:`~neuralfield.fitting.FitOptions`.
 
     Raises a :class:`~neuralfield.errors.NeuralFieldError` for an image that cannot be explained (of one colour, not finite,
     too small), and options that the prediction does not know (a loss other than mse, no number of steps).
     """
-    ground = image(as_signal(signal, holdout, seed))
+    ground = explainable(as_signal(signal, holdout, seed))
     if budget is not None:
         options["steps"] = integer("budget", budget, 1)
     fit_options = FitOptions.from_dict(defaults.fit_options(options))
@@ -83,15 +87,15 @@ def explain(
 
 
 def explain_settings(
-    signal: ImageSignal,
+    signal: Signal,
     settings: Sequence[Setting],
     options: FitOptions,
     *,
     device: torch.device | None = None,
     seed: int = 0,
     verify: bool = False,
-    side: int = SIDE,
-    windows: int = WINDOWS,
+    side: int | None = None,
+    windows: int | None = None,
     base: Sequence[str] = (),
     progress: bool | Silent = True,
 ) -> Explanation:
@@ -109,12 +113,18 @@ def explain_settings(
     steps = budget(options)
     flag("verify", verify)
     if assumed:
-        tell.note("nothing is held out; for judging, odd rows and columns are (signal.holdout=every_other)")
-    places = [_moved(p, device) for p in patches(judge, integer("side", side, 4, 64), windows)]
+        odd = "rows and columns" if judge.in_dim == 2 else "x, y and z"
+        tell.note(f"nothing is held out; for judging, odd {odd} are (signal.holdout=every_other)")
+    known = words(judge)
+    side = integer("side", known.side_points if side is None else side, 4, known.most_side)
+    windows = integer("windows", WINDOWS[judge.type] if windows is None else windows, 1)
+    places = [_moved(p, device) for p in patches(judge, side, windows)]
     tell.note(
-        f"{judge.name}, {judge.width} x {judge.height} x {judge.out_dim}: {len(settings)} fields, {steps:,} steps, "
-        f"{len(places)} window{'s' * (len(places) > 1)} of {places[0].box[2]} x {places[0].box[3]} pixels"
+        f"{judge.name}, {_size(judge)}: {len(settings)} fields, {steps:,} steps, "
+        f"{len(places)} window{'s' * (len(places) > 1)} of {window_words(judge, places[0])}"
     )
+    if note := stands_in(judge):
+        tell.note(note)
     candidates = []
     for index, one in enumerate(settings):
         candidate = _candidate(one, judge, options, places, side, seed, device, tell)
@@ -156,7 +166,7 @@ def sigma_curve(settings: Sequence[Setting], candidates: Sequence[Candidate]) ->
 
 def _candidate(
     one: Setting,
-    signal: ImageSignal,
+    signal: Signal,
     options: FitOptions,
     windows: list[Patch],
     side: int,
@@ -172,7 +182,7 @@ def _candidate(
             f"  {one.name}: the theory of infinite width does not cover its network; its own kernel is taken, whose "
             f"predictions are less sure"
         )
-    curve = predict(field, signal, options, windows, wide=3 * side // 2)
+    curve = predict(field, signal, options, windows, wide=3 * side // 2 if signal.in_dim == 2 else side + 2)
     seen = views(field, signal, options, windows[len(windows) // 2])
     encoding = one.encoding.config if isinstance(one.encoding, Encoding) else dict(one.encoding)
     return Candidate(
@@ -190,7 +200,7 @@ def _candidate(
 
 
 def _of(
-    signal: ImageSignal,
+    signal: Signal,
     given: str | Mapping[str, Any] | Encoding | Field,
     network: Mapping[str, Any] | nn.Module | None,
     seed: int,
@@ -198,6 +208,12 @@ def _of(
     if isinstance(given, Field):
         return setting(signal, given.encoding, given.network, seed, own=True)
     return setting(signal, given, network, seed, own=True)
+
+
+def _size(signal: Signal) -> str:
+    if isinstance(signal, ImageSignal):
+        return f"{signal.width} x {signal.height} x {signal.out_dim}"
+    return signal.size
 
 
 def _moved(window: Patch, device: torch.device) -> Patch:

@@ -1,4 +1,4 @@
-"""`sigma="auto"` and `encoding="auto"`: chosen by prediction, for the image, the network and the step budget."""
+"""`sigma="auto"` and `encoding="auto"`: chosen by prediction, for the signal, the network and the step budget."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from neuralfield.errors import ConfigError
 from neuralfield.explain.candidates import budget, judged, octaves, rank, setting
 from neuralfield.explain.patches import patches
 from neuralfield.explain.predictor import predict
-from neuralfield.explain.verdict import TOLERANCE, UNCERTAINTY
+from neuralfield.explain.verdict import TOLERANCE
+from neuralfield.explain.words import stands_in, words
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
 
-_SIDE, _WINDOWS, _WIDE = 16, 4, 24
+_SIDE, _WIDE = {2: 16, 3: 7}, {2: 24, 3: 8}  # by dimension
+_WINDOWS = {"image": 4, "volume": 8, "shape": 3}
 _TOO_SMALL, _TOO_LARGE = 2.0**-6, 2.0**6  # times the end of the octaves: no search goes further
 
 
@@ -30,10 +32,11 @@ _TOO_SMALL, _TOO_LARGE = 2.0**-6, 2.0**6  # times the end of the octaves: no sea
 class AutoSigma:
     """A bandwidth and what it was chosen by.
 
-    - `sigma`: cycles per image side.
+    - `sigma`: cycles per side of the image or the cube.
     - `sigmas`, `heldout_psnr`: what was predicted, ascending in sigma.
     - `maximum`: the predicted maximum, dB, `at` this sigma; `flat`: the sigmas between which it is within 0.1 dB of it.
     - `assumed_holdout`: predicted with every other pixel held out, because the signal holds out none.
+    - `sample`: "pixel", "voxel" or "point"; `note`: what is predicted in place of what is fitted, or nothing.
     """
 
     sigma: float
@@ -45,14 +48,19 @@ class AutoSigma:
     steps: int
     seconds: float
     assumed_holdout: bool
+    sample: str = "pixel"
+    note: str = ""
 
     def __str__(self) -> str:
-        assumed = "; judged with every other pixel held out" if self.assumed_holdout else ""
+        assumed = f"; judged with every other {self.sample} held out" if self.assumed_holdout else ""
         return (
             f"sigma=auto took {self.sigma:g} for {self.steps:,} steps: the highest predicted held-out PSNR is "
             f"{self.maximum:.1f} dB at sigma {self.at:g}, and within {TOLERANCE:g} dB of it from {self.flat[0]:g} to "
-            f"{self.flat[1]:g} ({len(self.sigmas)} predictions, {self.seconds:.1f} s{assumed})"
+            f"{self.flat[1]:g} ({len(self.sigmas)} predictions, {self.seconds:.1f} s{assumed})" + self._stated()
         )
+
+    def _stated(self) -> str:
+        return f". {self.note}" if self.note else ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ def search(evaluate: Callable[[float], float], start: list[float]) -> tuple[list
 
 
 def sigma_for(
-    signal: ImageSignal,
+    signal: Signal,
     encoding: Mapping[str, Any],
     network: Mapping[str, Any] | nn.Module | None,
     options: FitOptions,
@@ -131,7 +139,7 @@ def sigma_for(
     try:
         judge, assumed = judged(signal)
         steps = budget(options)
-        windows = patches(judge, _SIDE, _WINDOWS)
+        windows = patches(judge, _SIDE[judge.in_dim], _WINDOWS[judge.type])
 
         def evaluate(sigma: float) -> float:
             one = setting(judge, {**encoding, "name": "fourier", "sigma": sigma}, network, seed)
@@ -143,11 +151,14 @@ def sigma_for(
     except ConfigError as error:
         raise ConfigError(f"encoding.sigma=auto: {error}; or give sigma a number, such as 10") from error
     sigma, maximum, at, flat = smallest_good(sigmas, psnr)
-    return AutoSigma(sigma, sigmas, psnr, maximum, at, flat, steps, time.perf_counter() - began, assumed)
+    return AutoSigma(
+        sigma, sigmas, psnr, maximum, at, flat, steps, time.perf_counter() - began, assumed, words(judge).sample,
+        stands_in(judge),
+    )  # fmt: skip
 
 
 def encoding_for(
-    signal: ImageSignal,
+    signal: Signal,
     network: Mapping[str, Any] | None,
     options: FitOptions,
     seed: int = 0,
@@ -159,7 +170,7 @@ def encoding_for(
     device = device or torch.device("cpu")
     sigma = sigma_for(signal, {"name": "fourier"}, network, options, seed, device)
     judge, _ = judged(signal)
-    windows = patches(judge, _SIDE, _WINDOWS)
+    windows = patches(judge, _SIDE[judge.in_dim], _WINDOWS[judge.type])
     choices: dict[str, dict[str, Any]] = {
         "none": {"name": "none"},
         "positional": {"name": "positional"},
@@ -170,10 +181,10 @@ def encoding_for(
     for name, given in choices.items():
         one = setting(judge, given, network, seed)
         field = one.build(judge, seed, torch.device("cpu"))
-        curve = predict(field, judge, one.options(options, device), windows, [budget(options)], _WIDE)
+        curve = predict(field, judge, one.options(options, device), windows, [budget(options)], _WIDE[judge.in_dim])
         found[name] = float(curve.heldout_psnr[-1])
     top = max(found.values())
-    best = min((name for name in found if found[name] >= top - UNCERTAINTY), key=rank)
+    best = min((name for name in found if found[name] >= top - words(judge).tie), key=rank)
     return choices[best], AutoEncoding(best, found, sigma, time.perf_counter() - began)
 
 
@@ -187,7 +198,7 @@ class Resolved:
 
 def resolve(
     encoding: Mapping[str, Any],
-    signal: ImageSignal,
+    signal: Signal,
     network: Mapping[str, Any] | nn.Module | None,
     options: FitOptions,
     seed: int = 0,

@@ -10,15 +10,18 @@ import numpy as np
 from jaxtyping import Float
 from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator, PchipInterpolator, RectBivariateSpline
 
+from neuralfield.explain.baselines_3d import interpolation_psnr
 from neuralfield.explain.explanation import SigmaCurve
 from neuralfield.explain.patches import Patch, whole
 from neuralfield.explain.predictor import psnr
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
+from neuralfield.signals.holdout import RandomSplit
 
 AVERAGE_SIGMA = 10.0
 """Cycles per image side: the best of a sweep over natural images, on average (Tancik et al. 2020, section 6 and table 1)."""
 
 _WHOLE = 2**18  # training pixels
+_SCATTERED = 2**12  # training voxels that are no lattice
 _AVERAGE_LATTICE = 256  # training pixels along a side there
 
 
@@ -52,26 +55,34 @@ def bicubic(window: Patch) -> Float[np.ndarray, "m channels"]:
 
 
 def baselines(
-    signal: ImageSignal, windows: Sequence[Patch], sigma: SigmaCurve | None
+    signal: Signal, windows: Sequence[Patch], sigma: SigmaCurve | None
 ) -> dict[str, float | str | dict[str, Any]]:
     """Every baseline that needs no training.
 
-    - `bicubic`: held-out PSNR of interpolation.
-    - `average_sigma`: the bandwidth that is best for photographs on average, in cycles per image side.
+    - `bicubic`: held-out PSNR of interpolation; of volumes and shapes `nearest`, `linear` and `cubic`.
+    - `average_sigma`: the bandwidth that is best for photographs on average, in cycles per image side; only of images.
     - `nyquist_sigma`: the same as a fraction of the training lattice's Nyquist frequency, applied to this lattice.
 
     Each of the latter with the held-out PSNR that is predicted for it (`predicted`, read off the sigma curve) and by how
     much that is below the curve's maximum (`lost`); both None beyond the curve.
     """
     # On all of the image where that takes no long time: windows may be rougher or smoother.
-    seen = [whole(signal)] if signal.split.n_train <= _WHOLE else windows
-    found: dict[str, float | str | dict[str, Any]] = {"bicubic": bicubic_psnr(seen)}
+    small = signal.split.n_train <= (_WHOLE if _on_lattice(signal) else _SCATTERED)
+    seen = [whole(signal)] if small and signal.type != "shape" else windows
+    found: dict[str, float | str | dict[str, Any]] = {}
+    if signal.in_dim == 2:
+        found["bicubic"] = bicubic_psnr(seen)
+    else:
+        found |= interpolation_psnr(seen)
     if sigma is not None and len(sigma.sigmas) > 1:
-        found["average_sigma"] = _fixed(
-            AVERAGE_SIGMA, sigma, "best on average over photographs in Tancik et al. 2020, table 1"
-        )
+        if signal.in_dim == 2:
+            found["average_sigma"] = _fixed(
+                AVERAGE_SIGMA, sigma, "best on average over photographs in Tancik et al. 2020, table 1"
+            )
         scaled = AVERAGE_SIGMA * signal.lattice / _AVERAGE_LATTICE
-        found["nyquist_sigma"] = _fixed(scaled, sigma, f"{2 * AVERAGE_SIGMA / _AVERAGE_LATTICE:.3g} of Nyquist")
+        of_photographs = "" if signal.in_dim == 2 else ", as for photographs"
+        share = f"{2 * AVERAGE_SIGMA / _AVERAGE_LATTICE:.3g} of Nyquist{of_photographs}"
+        found["nyquist_sigma"] = _fixed(scaled, sigma, share)
     return found
 
 
@@ -80,6 +91,11 @@ def at_sigma(curve: SigmaCurve, sigma: float) -> float | None:
     if not curve.sigmas[0] <= sigma <= curve.sigmas[-1]:
         return None
     return float(PchipInterpolator(np.log2(curve.sigmas), curve.heldout_psnr)(math.log2(sigma)))
+
+
+def _on_lattice(signal: Signal) -> bool:
+    """Whether interpolation is that of a lattice, which is fast; an image's scattered pixels are triangulated as fast."""
+    return signal.in_dim == 2 or not isinstance(signal.split, RandomSplit)
 
 
 def _fixed(value: float, curve: SigmaCurve, source: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,19 +15,23 @@ from torch import nn
 from neuralfield.checks import integer
 from neuralfield.encodings import Encoding, registry
 from neuralfield.errors import ConfigError
+from neuralfield.explain.words import KNOWN
 from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
 from neuralfield.run import build_field
 from neuralfield.signals.base import Signal
-from neuralfield.signals.holdout import make_split
+from neuralfield.signals.holdout import Split, make_split
 from neuralfield.signals.image import ImageSignal
+
+if TYPE_CHECKING:
+    from neuralfield.signals.volume import VolumeSignal
 
 ORDER = ("none", "positional", "fourier", "hashgrid")
 """From the simplest encoding to the one with the most parameters: of equals the first is recommended."""
 
 _OCTAVES = 6
-_FLAT = 1e-6  # range of values below which an image has nothing to learn
+_FLAT = 1e-6  # range of values below which there is nothing to learn
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Setting:
 
     - `name`: as people call it; `overrides`: as fit.py takes it.
     - `encoding`: options with every "auto" replaced, or a module; `network`: options or a module.
-    - `own`: the user named it.
+    - `own`: the user named it; `in_dim`: of the signal.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Setting:
     encoding: Mapping[str, Any] | Encoding
     network: Mapping[str, Any] | nn.Module = field(default_factory=dict)
     own: bool = False
+    in_dim: int = 2
 
     @property
     def kind(self) -> str:
@@ -59,7 +64,7 @@ class Setting:
         value = options.get("sigma") if self.kind == "fourier" else None
         return float(value) if isinstance(value, (int, float)) else None
 
-    def build(self, signal: ImageSignal, seed: int, device: torch.device) -> Field:
+    def build(self, signal: Signal, seed: int, device: torch.device) -> Field:
         """The field at its initial weights."""
         # A module is copied: its own weights are the user's.
         encoding = copy.deepcopy(self.encoding) if isinstance(self.encoding, Encoding) else self.encoding
@@ -73,34 +78,50 @@ class Setting:
         return replace(options, batch_size=defaults.batch_size(self.kind, device))
 
 
-def image(signal: Signal) -> ImageSignal:
-    """The signal, if it is an image: windows of other signals are not known to the explanation."""
-    if not isinstance(signal, ImageSignal):
+def explainable(signal: Signal) -> Signal:
+    """The signal, if it is of a type that an explanation knows."""
+    if signal.type not in KNOWN:
         raise ConfigError(
-            f"an explanation, and the choice of an encoding, needs an image; {signal.name} is a {signal.type}"
+            f"an explanation, and the choice of an encoding, needs one of {', '.join(KNOWN)}; {signal.name} is of type "
+            f"{signal.type}"
         )
     return signal
 
 
-def judged(signal: ImageSignal) -> tuple[ImageSignal, bool]:
-    """The signal with a hold-out, and whether it had none: then every other pixel is held out.
+def judged(signal: Signal) -> tuple[Signal, bool]:
+    """The signal with a hold-out, and whether it had none: then every other pixel or voxel is held out.
 
-    Raises :class:`~neuralfield.errors.ConfigError` for an image of one colour.
+    A shape is judged on fresh points and needs none.
+
+    Raises :class:`~neuralfield.errors.ConfigError` for an image of one colour, and for a volume that is too thin.
     """
-    if signal.max_value - signal.min_value < _FLAT:
+    if signal.type == "shape":
+        return signal, False
+    low, high = signal.min_value, signal.max_value  # type: ignore[attr-defined]
+    if high - low < _FLAT * (1 if isinstance(signal, ImageSignal) else max(abs(low), abs(high))):
         raise ConfigError(
-            f"{signal.name} has the same value everywhere ({signal.max_value:g}): every field fits it, and there is "
-            "nothing to explain; give another image or crop"
+            f"{signal.name} has the same value everywhere ({high:g}): every field fits it, and there is "
+            f"nothing to explain; give another {signal.type} or crop"
         )
     if signal.split.n_heldout:
         return signal, False
     other = copy.copy(signal)
-    other.split = make_split("every_other", signal.height, signal.width, 0)
+    other.split = spared(signal, "every_other")
     return other, True
 
 
-def octaves(signal: ImageSignal) -> list[float]:
-    """Bandwidths to try, an octave apart: 1 to 32 cycles per image side for 256 training samples along it.
+def spared(signal: Signal, holdout: str) -> Split:
+    """A division of an image's pixels or a volume's voxels."""
+    if isinstance(signal, ImageSignal):
+        return make_split(holdout, signal.height, signal.width, 0)
+    from neuralfield.signals.holdout_volume import make_volume_split
+
+    depth, height, width = cast("VolumeSignal", signal).shape
+    return make_volume_split(holdout, depth, height, width, 0)
+
+
+def octaves(signal: Signal) -> list[float]:
+    """Bandwidths to try, an octave apart: 1 to 32 cycles per image side (or the cube's) for 256 training samples along it.
 
     The highest is half of the largest integer power of two that is below the lattice's Nyquist frequency, about.
     """
@@ -109,7 +130,7 @@ def octaves(signal: ImageSignal) -> list[float]:
 
 
 def setting(
-    signal: ImageSignal,
+    signal: Signal,
     encoding: str | Mapping[str, Any] | Encoding,
     network: Mapping[str, Any] | nn.Module | None = None,
     seed: int = 0,
@@ -127,7 +148,7 @@ def setting(
     """
     if isinstance(encoding, Encoding):
         kind = registry.find(encoding) or type(encoding).__name__
-        return Setting(name or kind, list(overrides or []), encoding, _network(network, kind), own)
+        return Setting(name or kind, list(overrides or []), encoding, _network(network, kind), own, signal.in_dim)
     given: dict[str, Any] = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
     kind = str(given.setdefault("name", "hashgrid"))
     resolved = dict(given)
@@ -138,13 +159,11 @@ def setting(
     if overrides is None:
         overrides = [f"encoding={kind}", *(f"encoding.{k}={_text(v)}" for k, v in shown.items())]
     words = [kind, *(f"{k}={_text(v)}" for k, v in shown.items())]
-    return Setting(name or " ".join(words), list(overrides), resolved, _network(network, kind), own)
+    return Setting(name or " ".join(words), list(overrides), resolved, _network(network, kind), own, signal.in_dim)
 
 
-def comparison(
-    signal: ImageSignal, network: Mapping[str, Any] | nn.Module | None = None, seed: int = 0
-) -> list[Setting]:
-    """The settings that every image is shown against."""
+def comparison(signal: Signal, network: Mapping[str, Any] | nn.Module | None = None, seed: int = 0) -> list[Setting]:
+    """The settings that every signal is shown against."""
     if isinstance(network, nn.Module):
         raise ConfigError(
             "a network that is a module fits one encoding's features; name the fields to compare: "
@@ -199,15 +218,15 @@ def _same(a: Setting, b: Setting) -> bool:
         return a.encoding is b.encoding
     if isinstance(a.network, nn.Module) or isinstance(b.network, nn.Module) or a.network != b.network:
         return False
-    return _complete(a.encoding) == _complete(b.encoding)
+    return a.in_dim == b.in_dim and _complete(a.encoding, a.in_dim) == _complete(b.encoding, b.in_dim)
 
 
-def _complete(options: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(options: Mapping[str, Any], in_dim: int) -> dict[str, Any]:
     """Options with every default, so that what was left out equals what was given as it is by default."""
     rest = {k: v for k, v in options.items() if k not in ("name", "engine")}
     known = registry.options(str(options["name"]))
     if "in_dim" in known:
-        rest["in_dim"] = 2
+        rest["in_dim"] = in_dim
     from neuralfield import encodings
 
     with torch.device("meta"):

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from neuralfield.explain.patches import Patch
 from neuralfield.explain.predictor import Curve
+from neuralfield.explain.words import words
 from neuralfield.field import Field
 from neuralfield.files import write_json
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
 
 JSON = "explanation.json"
 
@@ -22,8 +23,9 @@ JSON = "explanation.json"
 class KernelView:
     """A candidate's kernel to look at, all of it scaled to K(x, x) = 1 on average.
 
-    - `pixels`: distances along a row of the image, in pixels; `row`: the kernel at those distances from the middle pixel.
-    - `plane`: the kernel between the middle pixel and those around it, [size, size].
+    - `pixels`: distances along a row of the image, in pixels; of a volume in voxels along x; of a shape in the distance at
+      which its training points lie from each other near the surface. `row`: the kernel at those distances from the middle.
+    - `plane`: the kernel between the middle pixel and those around it, [size, size]; in three dimensions across z.
     - `fwhm`: full width at half maximum above the far level along the row, pixels.
     """
 
@@ -44,7 +46,7 @@ class Candidate:
     - `eigenvalues`: of the kernel that trains, on one window, descending, relative to the first; `energy`: the part of the
       image's energy (mean removed) in each mode, same order.
     - `unlearned`: the predicted residual at the budget on one window, [height, width] root mean square over channels, or
-      None; not a number where a pixel is in neither set.
+      None; not a number where a pixel is in neither set. In three dimensions its middle slice across z.
     - `trained`: evaluations of a real fit (rows with step, psnr_train, psnr_heldout), where one was made.
     """
 
@@ -67,7 +69,7 @@ class Candidate:
 
     @property
     def measured(self) -> float | None:
-        """Measured held-out PSNR at the end of a real fit, dB."""
+        """Measured held-out PSNR at the end of a real fit, dB; of a shape's labels or distances."""
         return float(self.trained[-1]["psnr_heldout"]) if self.trained else None
 
 
@@ -111,7 +113,7 @@ class After:
     - `kernel_movement`: $\lVert K - K_0 \rVert_F / \lVert K_0 \rVert_F$; `kernel_alignment`: the cosine between both.
     - `gap`: the part of what was learned that the tangent at the initial weights does not explain; 0: lazy.
     - `target_before`, `target_after`: centred alignment of the kernel with the image; a field that learned features has
-      raised it.
+      raised it. `what`: "image", "volume" or "shape".
     """
 
     weights: float
@@ -121,18 +123,19 @@ class After:
     gap: float
     target_before: float
     target_after: float
+    what: str = "image"
 
     def __str__(self) -> str:
         return (
             f"weights moved by {self.weights:.1%}, the kernel by {self.kernel_movement:.1%} (cosine "
-            f"{self.kernel_alignment:.3f}); its alignment with the image went from {self.target_before:.3f} to "
+            f"{self.kernel_alignment:.3f}); its alignment with the {self.what} went from {self.target_before:.3f} to "
             f"{self.target_after:.3f}; {self.gap:.1%} of what was learned is not the initial tangent's"
         )
 
 
 @dataclass
 class Explanation:
-    """Which encoding will serve an image, how far it will get, and why.
+    """Which encoding will serve an image, a volume or a shape, how far it will get, and why.
 
     - `signal`: with the hold-out that predictions are judged by; `steps`: the budget.
     - `candidates`: in the order they were compared; `verdict`.
@@ -143,7 +146,7 @@ class Explanation:
     - `seed`: of initial weights.
     """
 
-    signal: ImageSignal
+    signal: Signal
     steps: int
     candidates: list[Candidate]
     verdict: Verdict
@@ -199,7 +202,7 @@ class Explanation:
             "assumed_holdout": self.assumed_holdout,
             "seed": self.seed,
             "verdict": vars(self.verdict),
-            "candidates": [_plain(c) for c in self.candidates],
+            "candidates": [_plain(c, words(self.signal).samples) for c in self.candidates],
             "baselines": self.baselines,
             "sigma": None if self.sigma is None else {k: v.tolist() for k, v in vars(self.sigma).items()},
             "windows": [list(w.box) for w in self.windows],
@@ -228,8 +231,9 @@ class Explanation:
         getattr(figures, f"{what}_figure")(self, Path(path))
 
 
-def _plain(candidate: Candidate) -> dict[str, Any]:
+def _plain(candidate: Candidate, samples: str) -> dict[str, Any]:
     curve = candidate.curve
+    iou = {} if curve.iou is None else {"predicted_iou": curve.iou}
     return {
         "name": candidate.name,
         "overrides": candidate.overrides,
@@ -238,6 +242,7 @@ def _plain(candidate: Candidate) -> dict[str, Any]:
         "seconds": candidate.seconds,
         "predicted_heldout_psnr": candidate.heldout,
         "measured_heldout_psnr": candidate.measured,
+        **iou,
         "curve": {
             "steps": curve.steps.tolist(),
             "train_psnr": curve.train_psnr.tolist(),
@@ -246,8 +251,8 @@ def _plain(candidate: Candidate) -> dict[str, Any]:
         },
         "parts": curve.energy,
         "kernel": {
-            "fwhm_pixels": candidate.kernel.fwhm,
-            "pixels": candidate.kernel.pixels.tolist(),
+            f"fwhm_{samples}": candidate.kernel.fwhm,
+            samples: candidate.kernel.pixels.tolist(),
             "row": candidate.kernel.row.tolist(),
         },
         "eigenvalues": candidate.eigenvalues.tolist(),

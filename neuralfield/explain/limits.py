@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuralfield.explain.explanation import Candidate, Explanation
-from neuralfield.explain.verdict import UNCERTAINTY
+from neuralfield.explain.words import words
 
 BUDGET, SMOOTH, ALIASING, INITIAL, IMAGE = "budget", "too smooth", "aliasing", "f0", "the image itself"
 
@@ -16,7 +16,7 @@ WORDS = {
     INITIAL: "f0: the random initial function stays between the training pixels",
     IMAGE: "the image itself: what lies between the training pixels cannot be told from them",
 }
-"""Each limit in words for the reader."""
+"""Each limit in words for the reader; :func:`~neuralfield.explain.words.in_words` says them of other signals than images."""
 
 _RISING, _STEEP = 0.3, 1.0  # dB of held-out PSNR over the last doubling of the steps, of the best and of the others
 _FITTED = 20.0  # dB of training pixels above the best held-out PSNR
@@ -33,7 +33,7 @@ def limit(explanation: Explanation, candidate: Candidate) -> str:
     curve, best = candidate.curve, max(explanation.candidates, key=lambda c: c.heldout)
     if curve.f0_mse[-1] > 0.5 * curve.heldout_mse[-1]:
         return INITIAL
-    if candidate.heldout >= best.heldout - UNCERTAINTY:
+    if candidate.heldout >= best.heldout - words(explanation.signal).tie:
         return BUDGET if rise(candidate) > _RISING else IMAGE
     if rise(candidate) > _STEEP:
         return BUDGET

@@ -5,6 +5,9 @@ The field's tangent kernel is split by parameter tensor and Adam is followed in 
 network's, on the exact frequencies: the actual one is that plus noise. Behind a hash grid it is the actual field's. A grid
 starts from features of 1e-4, where its network sees next to nothing; so a copy of the field makes a few real steps first, and
 the kernel is taken there. Nothing is fitted to measurements.
+
+For shapes the prediction is a stand-in: of the same network trained with the squared error on labels or distances.
+Cross-entropy drives logits on and on, and the network's kernel does not stand still.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -20,7 +24,7 @@ from torch import Tensor
 
 from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
-from neuralfield.explain.patches import Patch, congruent, image_roughness, patches, roughness
+from neuralfield.explain.patches import Patch, congruent, patches, roughness, signal_roughness
 from neuralfield.explain.window_kernels import has_grid, is_stationary, shares, window_kernels
 from neuralfield.field import Field
 from neuralfield.fitting import schedule
@@ -28,10 +32,15 @@ from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.optimizer import learning_rates
 from neuralfield.fitting.options import FitOptions
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
+from neuralfield.signals.quality import PSNR
+
+if TYPE_CHECKING:
+    from neuralfield.signals.shape import ShapeSignal
 
 _WARM = 16  # real steps of a field with a hash grid: the grid then has features that its network sees
-_WIDE = 48  # training pixels along a window for kernels that do not fall off with distance
+_WIDE = {2: 48, 3: 11}  # by dimension: training pixels along a window for kernels that do not fall off with distance
+_MOST_WIDE = 8  # of them, in a volume
 _MOST_SINGLE = 5  # windows whose kernels are all different
 _COVERED = 0.5  # of the held-out pixels: windows with more of them speak for the image
 
@@ -45,6 +54,7 @@ class Curve:
     - `f0_mse`: the part of heldout_mse that the initial function leaves there.
     - `weights`: by part of the network, its kernel's factor at the end, relative to the largest.
     - `energy`: by part, its share of the kernel that trains (of the trace), at the end.
+    - `iou`: of a shape, the intersection over union of its inside on held-out points, at the end; else None.
     """
 
     steps: np.ndarray
@@ -53,6 +63,7 @@ class Curve:
     f0_mse: np.ndarray
     weights: dict[str, float]
     energy: dict[str, float]
+    iou: float | None = None
 
     @property
     def train_psnr(self) -> np.ndarray:
@@ -72,11 +83,11 @@ def psnr(mse: np.ndarray) -> np.ndarray:
 
 def predict(
     field: Field,
-    signal: ImageSignal,
+    signal: Signal,
     options: FitOptions,
     windows: Sequence[Patch],
     at: Sequence[int] = (),
-    wide: int = _WIDE,
+    wide: int | None = None,
 ) -> Curve:
     """The curve of ``options.steps`` steps of Adam from the field's present weights.
 
@@ -84,38 +95,59 @@ def predict(
 
     - `field`: as built, untrained.
     - `windows`: of :func:`~neuralfield.explain.patches.patches`.
-    - `wide`: training pixels along the one window that kernels which do not fall off with distance get.
+    - `wide`: training pixels along the one window that kernels which do not fall off with distance get; None: 48, in three
+      dimensions 11. (A shape's windows serve all kernels.)
     - `at`: steps to report; empty means 1, 2, 3, 4, 6, 8, 11, ... (powers of the root of two).
 
-    Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse, no number
-    of steps. A network that the theory of infinite width does not cover is predicted from the kernel of its own weights.
+    Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse (of shapes,
+    for which it is a stand-in, the eikonal term alone), no number of steps. A network that the theory of infinite width does
+    not cover is predicted from the kernel of its own weights.
     """
+    signal, options = stand_in(signal, options)
     if (options.loss or signal.default_loss) != "mse":
         raise ConfigError(f"predictions know fit.loss=mse; got {options.loss or signal.default_loss}")
+    if options.eikonal:
+        raise ConfigError(f"predictions know no eikonal term; got fit.eikonal={options.eikonal:g}, and 0 leaves it out")
     if options.steps is None:
         raise ConfigError("a prediction needs a number of steps; give fit.steps")
     at = sorted({min(step, options.steps) for step in (at or powers(options.steps))})
     windows = list(windows)
-    curve = _on_windows(field, signal, options, windows, at, wide)
+    curve = _on_windows(field, signal, options, windows, at, _WIDE[signal.in_dim] if wide is None else wide)
     if sum(float(w.counted.sum()) for w in windows) > _COVERED * signal.split.n_heldout:
         return curve
     # The image as a whole may be smoother or rougher than a few windows of it.
-    ours, all_of_it = float(np.mean([roughness(w) for w in windows])), image_roughness(signal)
+    ours, all_of_it = float(np.mean([roughness(w) for w in windows])), signal_roughness(signal)
     return _scaled(curve, all_of_it / ours) if all_of_it is not None and ours > 0 else curve
 
 
+def stand_in(signal: Signal, options: FitOptions) -> tuple[Signal, FitOptions]:
+    """What is predicted in place of a shape: its labels or distances as values, learned with the squared error."""
+    if signal.type != "shape":
+        return signal, options
+    other = copy.copy(signal)
+    other.logits, other.default_loss, other.quality = False, "mse", PSNR
+    return other, replace(options, loss=None)
+
+
 def _on_windows(
-    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int], wide: int
+    field: Field, signal: Signal, options: FitOptions, windows: list[Patch], at: list[int], wide: int
 ) -> Curve:
     if has_grid(field):
         return _behind_a_grid(field, signal, options, windows, at)
-    if not isinstance(field.encoding, Fourier):
+    if not isinstance(field.encoding, Fourier) and signal.type != "shape":
         # Axis-aligned or no frequencies: far points are alike too, and a small window would not feel how many there are.
-        large = patches(signal, wide, 1)
-        curve = _mean_curve([_follow(field, signal, options, large, at)], [large])
+        # A volume is as a rule so few voxels wide that its sides count, which one window in its middle would not see.
+        large = patches(signal, wide, 1 if signal.in_dim == 2 else _MOST_WIDE)
+        if len(large) > 1 and not (is_stationary(field) and congruent(signal, large)):
+            large = [large[0], large[-1]]
+            curve = _mean_curve(
+                signal, [_follow(field, signal, options, [one], at) for one in large], [[w] for w in large]
+            )
+        else:
+            curve = _mean_curve(signal, [_follow(field, signal, options, large, at)], [large])
         return _scaled(curve, _relative_roughness(windows, large))
     groups = [windows] if is_stationary(field) and congruent(signal, windows) else [[window] for window in windows]
-    return _mean_curve([_follow(field, signal, options, group, at) for group in groups], groups)
+    return _mean_curve(signal, [_follow(field, signal, options, group, at) for group in groups], groups)
 
 
 @dataclass(frozen=True)
@@ -131,8 +163,9 @@ class Look:
     kernel: Tensor
 
 
-def look(field: Field, signal: ImageSignal, options: FitOptions, window: Patch) -> Look:
+def look(field: Field, signal: Signal, options: FitOptions, window: Patch) -> Look:
     """What :func:`predict` does on one window, with what its curve leaves out."""
+    signal, options = stand_in(signal, options)
     steps, done = options.steps or 1, 0
     if has_grid(field):
         field, done = copy.deepcopy(field), min(_WARM, steps - 1)
@@ -143,7 +176,7 @@ def look(field: Field, signal: ImageSignal, options: FitOptions, window: Patch) 
     return Look(field, piece.curve, kernel)
 
 
-def _first_steps(field: Field, signal: ImageSignal, options: FitOptions, count: int) -> Iterator[int]:
+def _first_steps(field: Field, signal: Signal, options: FitOptions, count: int) -> Iterator[int]:
     """Real steps of the fit that the options ask for, one by one."""
     trainer = Trainer(field, signal, options, progress=False)
     for step in range(1, count + 1):
@@ -152,20 +185,21 @@ def _first_steps(field: Field, signal: ImageSignal, options: FitOptions, count: 
         yield step
 
 
-def _behind_a_grid(
-    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int]
-) -> Curve:
+def _behind_a_grid(field: Field, signal: Signal, options: FitOptions, windows: list[Patch], at: list[int]) -> Curve:
     """Some real steps, then the prediction from the field as it stands there."""
     field, warm = copy.deepcopy(field), min(_WARM, options.steps or 1)
     steps = _first_steps(field, signal, options, warm)
     done = [(step, *_errors(field, windows)) for step in steps if step in at]
     chosen = windows[:: max(1, math.ceil(len(windows) / _MOST_SINGLE))]
+    if signal.in_dim == 3:  # steps of whole rows would stay at one side
+        chosen = [windows[i] for i in np.linspace(0, len(windows) - 1, min(_MOST_SINGLE, len(windows))).astype(int)]
     later = [step - warm for step in at if step > warm]
     measured = np.array(done).reshape(-1, 3)
     if not later:
-        return Curve(measured[:, 0].astype(int), measured[:, 1], measured[:, 2], 0 * measured[:, 2], {}, {})
+        iou = _iou(signal, [_held_residual(field, w) for w in windows], windows)
+        return Curve(measured[:, 0].astype(int), measured[:, 1], measured[:, 2], 0 * measured[:, 2], {}, {}, iou)
     groups = [[window] for window in chosen]
-    curve = _mean_curve([_follow(field, signal, options, group, later, warm) for group in groups], groups)
+    curve = _mean_curve(signal, [_follow(field, signal, options, group, later, warm) for group in groups], groups)
     curve = _scaled(curve, _relative_roughness(windows, chosen))
     return Curve(
         np.concatenate([measured[:, 0].astype(int), curve.steps + warm]),
@@ -174,6 +208,7 @@ def _behind_a_grid(
         np.concatenate([0 * measured[:, 2], curve.f0_mse]),
         curve.weights,
         curve.energy,
+        curve.iou,
     )
 
 
@@ -199,7 +234,23 @@ def _relative_roughness(windows: list[Patch], chosen: list[Patch]) -> float:
     return float(np.mean([roughness(w) for w in windows])) / taken if taken > 0 else 1.0
 
 
-def _mean_curve(pieces: list[_Piece], groups: list[list[Patch]]) -> Curve:
+@torch.no_grad()
+def _held_residual(field: Field, window: Patch) -> Tensor:
+    return field(window.x_test) - window.y_test
+
+
+def _iou(signal: Signal, residuals: list[Tensor | None], windows: list[Patch]) -> float | None:
+    """Of a shape's inside over the held-out points of all windows; None for other signals."""
+    if signal.type != "shape":
+        return None
+    from neuralfield.explain.point_patches import overlap
+
+    pairs = [(r + w.y_test, w.y_test) for r, w in zip(residuals, windows, strict=True) if r is not None]
+    both, either = np.sum([overlap(cast("ShapeSignal", signal), *pair) for pair in pairs], axis=0)
+    return float(both / either) if either else 1.0
+
+
+def _mean_curve(signal: Signal, pieces: list[_Piece], groups: list[list[Patch]]) -> Curve:
     """Over groups of windows, which count by the held-out pixels in them."""
     weights = [sum(float(w.counted.sum()) for w in group) for group in groups]
     mean = lambda name: np.average([getattr(p.curve, name) for p in pieces], axis=0, weights=weights)  # noqa: E731
@@ -211,6 +262,7 @@ def _mean_curve(pieces: list[_Piece], groups: list[list[Patch]]) -> Curve:
         mean("f0_mse"),
         last.curve.weights,
         shares(last.parts, last.curve),
+        _iou(signal, [p.curve.test_residual for p in pieces], [group[0] for group in groups]),
     )
 
 
@@ -229,7 +281,7 @@ class _Piece:
 
 
 def _follow(
-    field: Field, signal: ImageSignal, options: FitOptions, windows: list[Patch], at: list[int], done: int = 0
+    field: Field, signal: Signal, options: FitOptions, windows: list[Patch], at: list[int], done: int = 0
 ) -> _Piece:
     """Adam on windows with one kernel, side by side; ``done`` steps were made before."""
     parts, parts_test, sizes = window_kernels(field, windows[0])
@@ -258,7 +310,7 @@ def _follow(
         beta2=options.beta2,
         eps=options.eps,
         at=at,
-        n_total=signal.split.n_train,
+        n_total=max(round(signal.split.n_train / windows[0].stands_for), len(windows[0].x) * len(windows)),
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
         patches=len(windows),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),

@@ -14,8 +14,10 @@ import numpy as np
 from neuralfield.explain.explanation import Candidate, Explanation
 from neuralfield.explain.limits import WORDS, limit
 from neuralfield.explain.page import code, element, figure, page, table
-from neuralfield.explain.verdict import UNCERTAINTY
+from neuralfield.explain.words import in_words, stands_in, window_words, words
 from neuralfield.files import write_text
+from neuralfield.signals.base import Signal
+from neuralfield.signals.image import ImageSignal
 from neuralfield.viz import explain as figures
 from neuralfield.viz.explain_curves import rank_correlation
 from neuralfield.viz.explain_parts import grouped
@@ -26,6 +28,9 @@ HTML, FIGURES = "report.html", "figures"
 
 _BASELINES = {
     "bicubic": "cubic interpolation of the training pixels",
+    "nearest": "the value of the nearest training pixel",
+    "linear": "linear interpolation of the training pixels",
+    "cubic": "cubic interpolation of the training pixels",
     "average_sigma": "the sigma that is best on average",
     "nyquist_sigma": "the same sigma, scaled to this image's sampling",
     "short_sweep_5": "training all for 5 % of the steps each",
@@ -120,14 +125,17 @@ def _html(explanation: Explanation, drawn: Mapping[str, tuple[Path, Path]]) -> s
             "Your signal holds nothing out. To judge what lies between pixels, every other pixel was held out here alone; a "
             "fit without a hold-out uses all of them."
         )
+        body.append(element("p", in_words(note, signal)))
+    if note := stands_in(signal):
         body.append(element("p", note))
     body += [element("h2", "What was compared"), _candidates(explanation)]
     if any(c.trained for c in explanation.candidates):
         body += [element("h2", "Predicted and measured"), *_measured(explanation)]
     for section in _SECTIONS:
         if section.name in drawn:
-            body.append(element("h2", section.head))
-            body.append(figure(*drawn[section.name], _alt(explanation, section.name), section.sentence))
+            body.append(element("h2", in_words(section.head, signal)))
+            sentence = in_words(section.sentence, signal) + _sliced(section.name, signal)
+            body.append(figure(*drawn[section.name], _alt(explanation, section.name), sentence))
     body += [element("h2", "What a prediction has to beat"), *_baselines(explanation)]
     body.append(element("h2", "How it was predicted, and where that ends"))
     body += [element("p", text) for text in _method(explanation)]
@@ -139,8 +147,9 @@ def _subject(explanation: Explanation) -> str:
     channels = f"{signal.out_dim} channel" + ("s" if signal.out_dim != 1 else "")
     trained = any(c.trained for c in explanation.candidates)
     took = seconds(explanation.seconds) + (", training included" if trained else ", before any training")
+    size = f"{signal.width} x {signal.height} pixels" if isinstance(signal, ImageSignal) else signal.size
     return (
-        f"{signal.width} x {signal.height} pixels ({signal.split.n_train:,} train the field), {channels}; a budget of "
+        f"{size} ({signal.split.n_train:,} train the field), {channels}; a budget of "
         f"{explanation.steps:,} steps; explained in {took}."
     )
 
@@ -149,15 +158,19 @@ def _candidates(explanation: Explanation) -> str:
     ranked = sorted(explanation.candidates, key=lambda c: -c.heldout)
     rows = []
     for c in ranked:
-        train, why = _db(float(c.curve.train_psnr[-1])), WORDS[limit(explanation, c)]
-        rows.append([c.name, _db(c.heldout), f"± {UNCERTAINTY:.1f}", train, count(c.n_parameters), why])
+        train, why = _db(float(c.curve.train_psnr[-1])), in_words(WORDS[limit(explanation, c)], explanation.signal)
+        error = f"± {words(explanation.signal).uncertainty:.1f}"
+        iou = [] if c.curve.iou is None else [f"{c.curve.iou:.3f}"]
+        rows.append([c.name, _db(c.heldout), error, *iou, train, count(c.n_parameters), why])
     best = next((i for i, c in enumerate(ranked) if c.name == explanation.verdict.best), None)
-    heads = ("field", "held-out PSNR, dB", "error, dB", "train PSNR, dB", "parameters", "what limits it")
+    iou_head = ("held-out IoU",) if any(c.curve.iou is not None for c in ranked) else ()
+    heads = ("field", "held-out PSNR, dB", "error, dB", *iou_head, "train PSNR, dB", "parameters", "what limits it")
     caption = (
         f"Predicted after {explanation.steps:,} steps, best first; the recommended field is marked. Held-out pixels are not "
         "trained on."
     )
-    return table(heads, rows, (1, 2, 3, 4), best, caption)
+    caption = in_words(caption, explanation.signal)
+    return table(heads, rows, range(1, len(heads) - 1), best, caption)
 
 
 def _measured(explanation: Explanation) -> list[str]:
@@ -167,8 +180,18 @@ def _measured(explanation: Explanation) -> list[str]:
     for candidate, predicted, measured in zip(trained, x, y, strict=True):
         last = candidate.trained[-1].get("psnr_train")
         fits = _db(float(candidate.curve.train_psnr[-1])), "–" if last is None else _db(float(last))
-        rows.append([candidate.name, _db(predicted), _db(measured), f"{predicted - measured:+.2f}", *fits])
-    heads = ("field", "held-out, predicted", "held-out, measured", "difference", "train, predicted", "train, measured")
+        iou = [f"{v:.3f}" for v in (candidate.curve.iou, candidate.trained[-1].get("iou_surface")) if v is not None]
+        rows.append([candidate.name, _db(predicted), _db(measured), f"{predicted - measured:+.2f}", *fits, *iou])
+    heads: tuple[str, ...] = (
+        "field",
+        "held-out, predicted",
+        "held-out, measured",
+        "difference",
+        "train, predicted",
+        "train, measured",
+    )
+    if all(c.curve.iou is not None for c in trained):
+        heads += ("IoU, predicted", "IoU, measured")
     best = int(y.argmax())
     sentence = f"Predictions miss the measured held-out PSNR by {np.abs(x - y).mean():.2f} dB on average"
     order = rank_correlation(x, y)
@@ -177,43 +200,83 @@ def _measured(explanation: Explanation) -> list[str]:
     chosen = next((c.measured for c in trained if c.name == explanation.verdict.best), None)
     if chosen is not None:
         sentence += f"; the recommended field loses {y[best] - chosen:.2f} dB against the best of those trained"
-    caption = "All in dB; the best measured field is marked."
-    return [element("p", sentence + "."), table(heads, rows, (1, 2, 3, 4, 5), best, caption)]
+    caption = "PSNR in dB; the best measured field is marked."
+    return [element("p", sentence + "."), table(heads, rows, range(1, len(heads)), best, caption)]
 
 
 def _baselines(explanation: Explanation) -> list[str]:
     if not explanation.baselines:
         return [element("p", "No baseline was computed.")]
-    rows = [[_BASELINES.get(name, _words(name)), _baseline(value)] for name, value in explanation.baselines.items()]
+    say = lambda text: in_words(text, explanation.signal)  # noqa: E731
+    rows = [
+        [say(_BASELINES.get(name, _words(name))), _baseline(value)] for name, value in explanation.baselines.items()
+    ]
     sentence = "Simpler ways to choose or to guess. Where one of them does as well, it needs no theory to be believed."
     return [element("p", sentence), table(("baseline", "what it says"), rows)]
 
 
 def _method(explanation: Explanation) -> list[str]:
-    sides = sorted({f"{w.box[2]} x {w.box[3]}" for w in explanation.windows})
-    where = f"{len(explanation.windows)} windows of {' or '.join(sides)} pixels" if sides else "windows of the image"
-    return [
+    signal = explanation.signal
+    sides = sorted({window_words(signal, w) for w in explanation.windows})
+    where = f"{len(explanation.windows)} windows of {' or '.join(sides[:3])}" if sides else "windows of the image"
+    known = words(signal)
+    trust = (
+        f"Differences of less than {known.tie:.1f} dB mean nothing: that is how far predictions are from trained fields, "
+        "as a rule, and another seed alone moves a fit by about 0.1 dB."
+    )
+    if known.uncertainty > known.tie:
+        trust = (
+            f"Predictions are {known.uncertainty:.1f} dB from trained fields, as a rule, much of which all fields of a "
+            f"{known.signal} share; differences between fields of less than {known.tie:.1f} dB mean nothing."
+        )
+    texts = [
         "Near its initial weights a network learns as its tangent kernel says. The kernel of each field was computed on "
         f"{where} at the image's own spacing, split by parameter tensor, and Adam was followed in it through the whole "
         "budget. Behind Fourier-like encodings the kernel is the infinitely wide network's on the exact frequencies; behind "
         "a hash grid it is the actual network's after a few real steps. Nothing was fitted to this image's training.",
-        f"Differences of less than {UNCERTAINTY:.1f} dB mean nothing: that is how far predictions are from trained fields, "
-        "as a rule, and another seed alone moves a fit by about 0.1 dB.",
+        trust,
         "Where it ends: real networks learn features, which helps smooth images; the windows may not stand for the whole "
         "image; the first steps of Adam are followed roughly; PSNR is all that is predicted, and it is not how the eye "
         "judges.",
     ]
+    if signal.in_dim == 3:
+        texts.append(_in_space(signal))
+    return [in_words(text, signal) for text in texts]
+
+
+def _in_space(signal: Signal) -> str:
+    """What is different in three dimensions."""
+    if signal.type == "shape":
+        return (
+            "A window is a cube around a point near the surface, as wide as it takes to hold as many training points as a "
+            "kernel can, so that their density is the fit's own; of denser ones some are drawn. Fields are judged on fresh "
+            "points near the surface inside it. A window sees a small part of the surface, and nothing far from it: whether "
+            "a field invents pieces in empty space is not predicted."
+        )
+    return (
+        "A kernel's size limits windows to about nine training voxels a side: what fields of low frequencies gain from "
+        "farther voxels is missed, and so is that positional encoding, which repeats itself, joins opposite sides of a "
+        "volume. Where the volume has more windows than are computed, errors are scaled to the whole volume's roughness."
+    )
+
+
+def _sliced(name: str, signal: Signal) -> str:
+    """That a picture of something in space is a slice."""
+    if signal.in_dim == 2 or name not in ("kernels", "unlearned"):
+        return ""
+    what = "the kernel" if name == "kernels" else "the middle window"
+    return f" Pictures are slices across z, through the middle of {what}."
 
 
 def _alt(explanation: Explanation, name: str) -> str:
     """What a figure shows, for those who do not see it."""
-    some = explanation.candidates
+    some, unit = explanation.candidates, words(explanation.signal).unit
     listed: dict[str, Callable[[Candidate], str]] = {
         "curves": lambda c: f"{c.heldout:.1f} dB",
-        "kernels": lambda c: f"{c.kernel.fwhm:.1f} pixels" if math.isfinite(c.kernel.fwhm) else "wider than the window",
+        "kernels": lambda c: f"{c.kernel.fwhm:.1f} {unit}" if math.isfinite(c.kernel.fwhm) else "wider than the window",
         "spectra": lambda c: f"{modes_for(c.energy) or 'more'} modes",
         "parts": _main_part,
-        "unlearned": lambda c: WORDS[limit(explanation, c)],
+        "unlearned": lambda c: in_words(WORDS[limit(explanation, c)], explanation.signal),
     }
     heads = {
         "curves": "PSNR against steps, predicted; held-out at the end",
@@ -223,6 +286,7 @@ def _alt(explanation: Explanation, name: str) -> str:
         "parts": "Shares of the network's parts in the kernel; the largest of each",
         "unlearned": "The image and what fields leave unlearned of it; what limits each",
     }
+    heads = {key: in_words(text, explanation.signal) for key, text in heads.items()}
     if name == "sigma" and explanation.sigma is not None:
         pairs = zip(explanation.sigma.sigmas, explanation.sigma.heldout_psnr, strict=True)
         return f"{heads[name]}: " + ", ".join(f"{sigma:g} {psnr:.1f} dB" for sigma, psnr in pairs)

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from neuralfield.errors import ConfigError, NeuralFieldError
-from neuralfield.explain.candidates import image
+from neuralfield.explain.candidates import explainable, spared
 from neuralfield.explain.explanation import JSON
 from neuralfield.explain.patches import Patch, patches
 from neuralfield.explain.predictor import predict
@@ -22,14 +22,13 @@ from neuralfield.files import write_json
 from neuralfield.fitting.progress import Silent, reporter
 from neuralfield.run import prepare
 from neuralfield.run_folder import CONFIG, HISTORY, METRICS, read_json
-from neuralfield.signals.holdout import make_split
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import Signal
 from neuralfield.summary import overrides_of, run_folders
 
 HELDOUT, TRAIN = "psnr_heldout", "psnr_train"
 
 _SPARE = "random:0.1"  # of the pixels: so little that the training lattice stays what it was
-_SIDE, _WINDOWS, _ODD_WINDOWS = 24, 9, 3
+_WINDOWS, _ODD_WINDOWS = {2: 9, 3: 27}, {2: 3, 3: 4}  # by dimension
 _FROM = 100  # step from which curves are compared
 
 
@@ -126,7 +125,7 @@ def explain_sweep(folder: str | Path, progress: bool | Silent = True) -> SweepEx
             f"repeating its command{f' ({reasons})' if reasons else ''}"
         )
     if len(kinds) > 1:
-        raise ConfigError(f"some runs of {folder} held pixels out and others did not: their PSNRs cannot be compared")
+        raise ConfigError(f"some runs of {folder} held samples out and others did not: their PSNRs cannot be compared")
     predicted, measured = np.array([r.predicted for r in runs]), np.array([r.measured for r in runs])
     return SweepExplanation(
         kinds.pop(),
@@ -148,16 +147,21 @@ def _run(path: Path, name: str, swept: dict[str, Any], windows: dict[str, list[P
     if metrics.get("auto"):
         config["encoding"] = metrics["auto"]["encoding"]
     prepared = prepare({**config, "device": "cpu"})
-    signal, kind, most = image(prepared.signal), HELDOUT, _WINDOWS
+    signal, kind, most = explainable(prepared.signal), HELDOUT, _WINDOWS
+    if signal.type == "shape":
+        raise ConfigError(
+            "its result is an intersection over union, and predictions of shapes stand in for their loss; compare them with "
+            "explain.verify=true on the shape itself"
+        )
     if metrics.get("fingerprint") not in (None, signal.fingerprint()):
-        raise ConfigError("its image has changed since")
+        raise ConfigError(f"its {signal.type} has changed since")
     if not signal.split.n_heldout:
         signal, kind, most = _spared(signal), TRAIN, _ODD_WINDOWS
     if metrics.get(kind) is None:
         raise ConfigError(f"its {METRICS} has no {kind}")
     places = windows.setdefault(f"{signal.fingerprint()} {signal.describe()}", [])
     if not places:
-        places.extend(patches(signal, _SIDE, most))
+        places.extend(patches(signal, None, most[signal.in_dim]))
     steps = int(metrics["steps"])  # also where seconds or a target ended it
     history = _history(path / HISTORY, kind)
     curve = predict(
@@ -169,10 +173,10 @@ def _run(path: Path, name: str, swept: dict[str, Any], windows: dict[str, list[P
     return SweptRun(name, swept, float(metrics[kind]), float(values[-1]), rms), kind
 
 
-def _spared(signal: ImageSignal) -> ImageSignal:
+def _spared(signal: Signal) -> Signal:
     """The signal with a few pixels held out."""
     other = copy.copy(signal)
-    other.split = make_split(_SPARE, signal.height, signal.width, 0)
+    other.split = spared(signal, _SPARE)
     return other
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from neuralfield.errors import ConfigError
 from neuralfield.explain.candidates import rank
 from neuralfield.explain.explanation import Candidate, Verdict
+from neuralfield.explain.words import Words, words
+from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 
 UNCERTAINTY = 0.5
-"""dB between predicted and trained held-out PSNR, mean absolute error over photographs and settings."""
+"""dB between predicted and trained held-out PSNR, mean absolute error over photographs and settings; of other signals see
+:mod:`~neuralfield.explain.words`."""
 
 WORDS = {
     "none": "the plain coordinates",
@@ -60,22 +63,18 @@ def choose(candidates: Sequence[Candidate], within: float = UNCERTAINTY) -> Choi
     return Choice(best, equals, margin)
 
 
-def verdict(candidates: Sequence[Candidate], signal: ImageSignal, steps: int, base: Sequence[str] = ()) -> Verdict:
+def verdict(candidates: Sequence[Candidate], signal: Signal, steps: int, base: Sequence[str] = ()) -> Verdict:
     """The recommendation in words.
 
     **Arguments**
 
     - `base`: the user's own settings as fit.py takes them ("signal.path=photo.png"); they go into the command.
     """
-    choice = choose(candidates)
+    known = words(signal)
+    choice = choose(candidates, known.tie)
     best, trained = choice.best, choice.best.measured is not None
     kind = _kind(best)
-    verb = "reached" if trained else "is expected to reach"
-    error = "" if trained else f", give or take {UNCERTAINTY:g} dB,"
-    first = (
-        f"For {signal.name} ({signal.width} x {signal.height}) and {steps:,} steps take {_called(best)}: it {verb} "
-        f"{_quality(best):.1f} dB{error} on pixels it has not seen."
-    )
+    first = f"For {signal.name} ({_size(signal)}) and {steps:,} steps take {_called(best)}: {_promise(best, known)}"
     rivals = {_kind(c): c for c in reversed(choice.equals) if _kind(c) != kind}
     others = sorted((c for c in candidates if _kind(c) != kind), key=_quality, reverse=True)
     if rivals:
@@ -87,12 +86,35 @@ def verdict(candidates: Sequence[Candidate], signal: ImageSignal, steps: int, ba
         next_best = others[0]
         second = (
             f"The next best, {_called(next_best)}, {'stayed' if trained else 'should stay'} "
-            f"{choice.margin_db:.1f} dB below{_reason(best, next_best)}."
+            f"{choice.margin_db:.1f} dB below{_reason(best, next_best, known)}."
         )
     else:
         second = f"Among its settings the predictions differ by {_spread(candidates):.1f} dB."
     command = " ".join(["python scripts/fit.py", *(_quoted(o) for o in base), *(_quoted(o) for o in best.overrides)])
-    return Verdict(f"{first} {second}", command, best.name, choice.margin_db, 0.1 if trained else UNCERTAINTY)
+    return Verdict(f"{first} {second}", command, best.name, choice.margin_db, 0.1 if trained else known.uncertainty)
+
+
+def _size(signal: Signal) -> str:
+    return f"{signal.width} x {signal.height}" if isinstance(signal, ImageSignal) else signal.size
+
+
+def _promise(best: Candidate, known: Words) -> str:
+    """What the recommended field reaches, and how sure that is."""
+    unseen = f"on {known.samples} it has not seen"
+    if known.signal != "shape":
+        if best.measured is not None:
+            return f"it reached {_quality(best):.1f} dB {unseen}."
+        return f"it is expected to reach {_quality(best):.1f} dB, give or take {known.uncertainty:g} dB, {unseen}."
+    if best.measured is not None:
+        last = best.trained[-1].get("iou_surface")
+        iou = "" if last is None else f" and an intersection over union of {last:.2f}"
+        return f"it reached {_quality(best):.1f} dB{iou} {unseen}, near the surface."
+    iou = "" if best.curve.iou is None else f" and an intersection over union of {best.curve.iou:.2f}"
+    return (
+        f"of the fields compared it should be the best, or as good. With the squared error, which stands in for its loss, "
+        f"it is expected to reach {_quality(best):.1f} dB, give or take {known.uncertainty:g} dB,{iou} {unseen}, near the "
+        "surface."
+    )
 
 
 def _quality(candidate: Candidate) -> float:
@@ -118,13 +140,13 @@ def _called(candidate: Candidate) -> str:
     return f"{words} of sigma {sigma:g}" if isinstance(sigma, (int, float)) and _kind(candidate) == "fourier" else words
 
 
-def _reason(best: Candidate, other: Candidate) -> str:
+def _reason(best: Candidate, other: Candidate, known: Words) -> str:
     """Why the other one stays behind."""
     if _curve_rise(other) > _RISING:
         return " at this budget, and is still learning then"
     if other.curve.train_psnr[-1] >= best.curve.train_psnr[-1]:
-        return ": it fits the given pixels at least as well but errs between them"
-    return ": it is too smooth for this image"
+        return f": it fits the given {known.samples} at least as well but errs between them"
+    return f": it is too smooth for this {known.signal}"
 
 
 def _curve_rise(candidate: Candidate) -> float:

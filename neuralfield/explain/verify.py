@@ -13,29 +13,51 @@ from scipy.stats import spearmanr
 
 from neuralfield.explain.candidates import Setting, budget
 from neuralfield.explain.explanation import Candidate
+from neuralfield.explain.predictor import psnr
+from neuralfield.field import Field
+from neuralfield.fitting.evaluation import evaluate
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent
-from neuralfield.signals.image import ImageSignal
+from neuralfield.signals.base import SampleSet, Signal
+
+_MOST = 2**18
 
 SHORT = (5, 10)
 """Per cent of the budget that a short sweep gives each setting."""
 
 
-def train(
-    one: Setting, signal: ImageSignal, options: FitOptions, seed: int, device: torch.device
-) -> list[dict[str, Any]]:
-    """A real fit; its evaluations (step, seconds, loss, psnr_train, psnr_heldout)."""
+def train(one: Setting, signal: Signal, options: FitOptions, seed: int, device: torch.device) -> list[dict[str, Any]]:
+    """A real fit, of a shape by its own loss; its evaluations (step, seconds, loss, psnr_train, psnr_heldout).
+
+    Those of a shape have iou_uniform and iou_surface instead; the last one has the PSNR of its labels or distances, too, on
+    training points and on those near the surface.
+    """
     field = one.build(signal, seed, device)
-    # Every held-out pixel is looked at: this is the truth.
-    options = replace(one.options(options, device), eval_points=max(options.eval_points, signal.split.n_heldout))
-    return Trainer(field, signal, options, seed=seed, progress=False).run().state.history
+    # Every held-out pixel is looked at: this is the truth. Of a volume, which may be far larger, enough of them are.
+    every = signal.split.n_heldout if signal.type == "image" else min(signal.split.n_heldout, _MOST)
+    options = replace(one.options(options, device), eval_points=max(options.eval_points, every))
+    history = Trainer(field, signal, options, seed=seed, progress=False).run().state.history
+    if signal.type == "shape":
+        heldout = signal.judged_on()["iou_surface"]
+        history[-1]["psnr_heldout"] = _psnr(field, signal, heldout)
+        history[-1]["psnr_train"] = _psnr(field, signal, SampleSet(signal.split.n_train, signal.split.train))
+    return history
+
+
+def _psnr(field: Field, signal: Signal, samples: SampleSet) -> float:
+    """Of labels, where the field gives logits, or of distances; on at most 2^18 samples, evenly spread."""
+    index = samples.index(torch.linspace(0, samples.n - 1, min(samples.n, _MOST)).long())
+    given = evaluate(field, signal.coordinates(index))
+    given = given.sigmoid() if signal.logits else given
+    error = float((given - signal.values(index)).square().mean())
+    return float(psnr(np.array([error]))[0])
 
 
 def short_sweeps(
     settings: Sequence[Setting],
     candidates: Sequence[Candidate],
-    signal: ImageSignal,
+    signal: Signal,
     options: FitOptions,
     seed: int,
     device: torch.device,

@@ -1,9 +1,13 @@
-"""What there is to see of a candidate: its kernel around a pixel, its spectrum, and what it will leave unlearned."""
+"""What there is to see of a candidate: its kernel around a pixel, its spectrum, and what it will leave unlearned.
+
+In three dimensions pictures are slices across z, through the middle of the cube or of a window.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,10 +21,16 @@ from neuralfield.field import Field
 from neuralfield.fitting.options import FitOptions
 from neuralfield.ntk.empirical import empirical_ntk
 from neuralfield.ntk.kernels import MLPKernel
+from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 
-_REACH = 24  # pixels to each side of the middle one
+if TYPE_CHECKING:
+    from neuralfield.signals.shape import ShapeSignal
+    from neuralfield.signals.volume import VolumeSignal
+
+_REACH = 24  # pixels to each side of the middle one, at most
 _FINE = 4  # distances per pixel along the row
+_ACROSS = 32  # points along the side of a slice through a shape's window
 
 
 @dataclass
@@ -34,29 +44,78 @@ class Views:
 
 
 @torch.no_grad()
-def views(field: Field, signal: ImageSignal, options: FitOptions, window: Patch) -> Views:
+def views(field: Field, signal: Signal, options: FitOptions, window: Patch) -> Views:
     """All of them, from one window."""
+    if signal.type == "shape":  # its held-out points are no picture: those of a slice are asked about instead
+        from neuralfield.explain.point_patches import across, labels
+
+        x = across(window, _ACROSS)
+        y = labels(cast("ShapeSignal", signal), x)
+        device = window.x.device
+        window = replace(window, x_test=x.to(device), y_test=y.to(device), counted=torch.ones(len(x), device=device))
     with torch.enable_grad():
         inside = look(field, signal, options, window)
     values, energy = spectrum(inside.kernel, window.y)
     left = inside.prediction.train_residual, inside.prediction.test_residual
-    return Views(kernel_view(inside.field, signal), values, energy, picture(window, signal, *left))
+    # A shape is learned near its surface, where windows are.
+    at = torch.tensor(window.box[:3]) + window.box[3] / 2 if signal.type == "shape" else None
+    return Views(kernel_view(inside.field, signal, at), values, energy, picture(window, signal, *left))
 
 
-def kernel_view(field: Field, signal: ImageSignal) -> KernelView:
-    """The tangent kernel between the image's middle pixel and those around it."""
-    middle = torch.tensor([(signal.width // 2 + 0.5) / signal.width, (signal.height // 2 + 0.5) / signal.height])
-    pixel = torch.tensor([1 / signal.width, 1 / signal.height])
-    offsets = torch.arange(-_REACH, _REACH + 1, dtype=torch.float32)
+def truth(signal: Signal, window: Patch) -> np.ndarray:
+    """The window as it looks on a screen, 0 to 1, [height, width] or [height, width, 3]: what :func:`picture` shows the
+    residual of. Of signed distances the least is black and the largest white."""
+    if isinstance(signal, ImageSignal):
+        left, top, width, height = (int(v) for v in window.box)
+        index = torch.arange(top, top + height)[:, None] * signal.width + torch.arange(left, left + width)
+    elif signal.type == "volume":
+        from neuralfield.explain.voxel_patches import middle_layers
+
+        volume = cast("VolumeSignal", signal)
+        left, top, front, width, height, depth = (int(v) for v in window.box)
+        rows = (front + middle_layers(depth)[0]) * volume.height + torch.arange(top, top + height)
+        index = rows[:, None] * volume.width + torch.arange(left, left + width)
+    else:
+        from neuralfield.explain.point_patches import across, labels
+
+        values = labels(cast("ShapeSignal", signal), across(window, _ACROSS)).reshape(_ACROSS, _ACROSS).numpy()
+        low, high = float(values.min()), float(values.max())
+        return values if high == low or signal.logits else (values - low) / (high - low)
+    pixels = signal.values(index.flatten()).numpy().reshape(*index.shape, -1).clip(0, 1)
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+
+
+def kernel_view(field: Field, signal: Signal, at: Tensor | None = None) -> KernelView:
+    """The tangent kernel between the signal's middle pixel, or another place, and those around it."""
+    middle, pixel = _middle(signal)
+    middle = middle if at is None else at.to(middle)
+    reach = _REACH
+    if signal.in_dim == 3:  # a volume is as a rule few voxels wide, and beyond the cube there is no field
+        reach = max(1, min(reach, int((torch.minimum(middle, 1 - middle) / pixel)[:2].min())))
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
     down, right = torch.meshgrid(offsets, offsets, indexing="ij")
     around = torch.stack([right.flatten(), down.flatten()], dim=1)
-    distances = torch.arange(0, _REACH * _FINE + 1, dtype=torch.float32) / _FINE
+    distances = torch.arange(0, reach * _FINE + 1, dtype=torch.float32) / _FINE
     along = torch.stack([distances, torch.zeros_like(distances)], dim=1)
-    points = (middle + torch.cat([along, around]) * pixel).clamp(0, 1).to(field.device)
+    shifts = torch.nn.functional.pad(torch.cat([along, around]), (0, signal.in_dim - 2))
+    points = (middle + shifts * pixel).clamp(0, 1).to(field.device)
     values = _row(field, middle[None].to(field.device), points).double().cpu().numpy()
     values = values / values[0] if values[0] > 0 else values
     row, plane = values[: len(distances)], values[len(distances) :].reshape(len(offsets), -1)
     return KernelView(distances.numpy(), row, plane, width(distances.numpy(), row))
+
+
+def _middle(signal: Signal) -> tuple[Tensor, Tensor]:
+    """Coordinates of the middle pixel, and how far the next one is along each axis."""
+    if isinstance(signal, ImageSignal):
+        middle = torch.tensor([(signal.width // 2 + 0.5) / signal.width, (signal.height // 2 + 0.5) / signal.height])
+        return middle, torch.tensor([1 / signal.width, 1 / signal.height])
+    if signal.type == "volume":
+        from neuralfield.explain import voxel_patches
+
+        volume = cast("VolumeSignal", signal)
+        return torch.tensor(voxel_patches.middle(volume)), torch.tensor(voxel_patches.voxels_along(volume))
+    return torch.full((signal.in_dim,), 0.5), torch.full((signal.in_dim,), 1 / signal.lattice)
 
 
 def width(distances: np.ndarray, row: np.ndarray) -> float:
@@ -82,9 +141,19 @@ def spectrum(kernel: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return (values / values[0]).cpu().numpy(), shares.cpu().numpy()
 
 
-def picture(window: Patch, signal: ImageSignal, train: Tensor, test: Tensor | None) -> np.ndarray:
-    """Root mean square residual over channels, pixel by pixel; not a number where a pixel is in neither set."""
-    left, top, columns, rows = window.box
+def picture(window: Patch, signal: Signal, train: Tensor, test: Tensor | None) -> np.ndarray:
+    """Root mean square residual over channels, pixel by pixel; not a number where a pixel is in neither set.
+
+    Of a volume's window the two middle layers across z. Of a shape the test points are those of a slice.
+    """
+    if signal.type == "volume":
+        from neuralfield.explain.voxel_patches import middle_slice
+
+        return middle_slice(cast("VolumeSignal", signal), window, train, test)
+    if not isinstance(signal, ImageSignal):
+        across = train.new_zeros(_ACROSS**2, 1) if test is None else test
+        return across.square().mean(dim=1).sqrt().cpu().numpy().reshape(_ACROSS, _ACROSS)
+    left, top, columns, rows = (int(v) for v in window.box)
     found = np.full((rows, columns), np.nan)
     for x, residual in ((window.x, train), (window.x_test, test)):
         if residual is None:

@@ -12,7 +12,9 @@ from torch import Tensor
 from neuralfield.errors import ConfigError
 from neuralfield.signals.base import Signal
 
-_SHARE = 8  # of a batch: as many of its points, and as many anywhere in the cube; second derivatives cost most of a step
+_SHARE = (
+    8  # of a batch: as many of its points, and as many anywhere in the cube; second derivatives cost most of a step
+)
 
 
 def gradient(

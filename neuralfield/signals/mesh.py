@@ -153,7 +153,9 @@ class TriangleMesh:
         low, high = self.box
         middle = (low + high) / 2
         first = [self.vertices[self.faces[part, 0]] - middle for part in self._blocks()]
-        return float(sum(np.vdot(a, self._twice_areas(part)) for a, part in zip(first, self._blocks(), strict=True)) / 6)
+        return float(
+            sum(np.vdot(a, self._twice_areas(part)) for a, part in zip(first, self._blocks(), strict=True)) / 6
+        )
 
     def moved(self, placement: Placement) -> TriangleMesh:
         """The same mesh in cube coordinates."""

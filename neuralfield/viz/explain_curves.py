@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from neuralfield.errors import ConfigError
 from neuralfield.explain.explanation import Explanation
+from neuralfield.explain.words import in_words
 from neuralfield.viz.explain_style import MARGIN, WIDTH, best, colours, end_labels, mixed, sheet, shown, step_axis
 from neuralfield.viz.style import (
     BEST,
@@ -45,7 +46,7 @@ def curves_figure(explanation: Explanation, path: str | Path) -> None:
         "Where thin rises alone, the field errs between them."
     )
     note += " Dots: measured on real fits (hollow: training pixels)." if trained else ""
-    page, top = sheet(title, note, _CHART + 100)
+    page, top = sheet(in_words(title, explanation.signal), in_words(note, explanation.signal), _CHART + 100)
     page.text(MARGIN, top, "PSNR in dB, higher is better", SMALL, color=GREY)
     axes = page.axes(_LEFT, top + 28, WIDTH - _LEFT - _RIGHT, _CHART)
     plain_axes(axes)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from neuralfield.explain.explanation import Explanation
+from neuralfield.explain.words import in_words, words
 from neuralfield.viz.explain_style import (
     MARGIN,
     WIDTH,
@@ -34,20 +36,24 @@ def kernels_figure(explanation: Explanation, path: str | Path) -> None:
     Curves are relative to their value at the pixel itself. Raises OutputError when the file cannot be written.
     """
     some, shades, chosen = shown(explanation, _MOST), colours(explanation.candidates), best(explanation)
+    say, unit = partial(in_words, signal=explanation.signal), words(explanation.signal).unit
     widths = [c.kernel.fwhm for c in some if math.isfinite(c.kernel.fwhm)]
     columns = min(4, len(some))
     gap, chart = 24.0, 330
     cell = (WIDTH - 2 * MARGIN - 3 * gap) / 4
-    title = f"What {chosen.name} learns at one pixel spreads over {_pixels(chosen.kernel.fwhm)}"
+    title = f"What {chosen.name} learns at one pixel spreads over {_pixels(chosen.kernel.fwhm, unit)}"
     if chosen.kernel.row.max() > 1.05:  # a width would say nothing: neighbours move more than the pixel itself
         title = f"What {chosen.name} learns at one pixel moves others more than the pixel itself"
     elif widths and max(widths) > 1.5 * min(widths):
-        title += f"; over the compared fields from {min(widths):.2g} to {_pixels(max(widths))}"
+        title += f"; over the compared fields from {min(widths):.2g} to {_pixels(max(widths), unit)}"
     note = "Too wide: fine detail is learned late. Too narrow: the places between the training pixels are left alone."
     rows = math.ceil(len(some) / columns)
-    page, top = sheet(title, note, 54 + chart + 118 + rows * (cell + 64))
+    page, top = sheet(say(title), say(note), 54 + chart + 118 + rows * (cell + 64))
     panel_head(
-        page, top, "How much a change at one pixel moves its neighbours", "share of the change at the pixel itself"
+        page,
+        top,
+        say("How much a change at one pixel moves its neighbours"),
+        say("share of the change at the pixel itself"),
     )
     axes = page.axes(_LEFT, top + 54, WIDTH - _LEFT - _RIGHT, chart)
     plain_axes(axes)
@@ -70,13 +76,16 @@ def kernels_figure(explanation: Explanation, path: str | Path) -> None:
         beside.append((view.fwhm, _short(view.fwhm), candidate.name, shades[candidate.name], strong))
     axes.set(xlim=(0, reach), ylim=(lowest * 1.05, highest * 1.03))
     tick_labels(axes, "y", [0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_xlabel("distance along a row, pixels", fontsize=SMALL + 1, color=GREY, labelpad=6)
-    column(axes, "width at half height, pixels", [b[1:] for b in sorted(beside, key=lambda b: -b[0])], _RIGHT)
+    along = "a row" if explanation.signal.in_dim == 2 else "x"
+    axes.set_xlabel(f"distance along {along}, {unit}", fontsize=SMALL + 1, color=GREY, labelpad=6)
+    head = "width at half height" if explanation.signal.in_dim == 2 else "width"
+    column(axes, f"{head}, {unit}", [b[1:] for b in sorted(beside, key=lambda b: -b[0])], _RIGHT)
     below = top + 54 + chart + 62
     panel_head(
         page,
         below,
-        "The same seen from above, the pixel in the middle",
+        say("The same seen from above, the pixel in the middle")
+        + (" (a slice across z)" if explanation.signal.in_dim == 3 else ""),
         "each from its own lowest (dark) to its highest value (bright)",
     )
     for i, candidate in enumerate(some):
@@ -86,7 +95,7 @@ def kernels_figure(explanation: Explanation, path: str | Path) -> None:
         strong = candidate is chosen
         frame(box, BEST if strong else FAINT, 4 if strong else 1)
         page.text(x, y + cell + 8, candidate.name, SMALL, cell, fontweight="bold", color=shades[candidate.name])
-        spread = f"width {_pixels(candidate.kernel.fwhm)}"
+        spread = f"width {_pixels(candidate.kernel.fwhm, unit)}"
         page.text(x, y + cell + 28, spread, SMALL, cell, color=GREY)
     page.save(path)
 
@@ -103,14 +112,15 @@ def spectra_figure(explanation: Explanation, path: str | Path) -> None:
         title = f"The {len(chosen.energy)} modes of {chosen.name} hold {100 * chosen.energy.sum():.0f} % of the image"
     note = "A mode is a pattern that the field learns as one. An image that lies in the first, fastest modes is learned soon."
     chart = 270
-    page, top = sheet(title, note, 2 * chart + 54 + 70 + 76)
+    say = partial(in_words, signal=explanation.signal)
+    page, top = sheet(say(title), say(note), 2 * chart + 54 + 70 + 76)
     panel_head(page, top, "How fast each mode is learned", "eigenvalue, relative to the first mode")
     upper = page.axes(_LEFT, top + 54, WIDTH - _LEFT - _RIGHT, chart)
     second = top + 54 + chart + 16
     panel_head(
         page,
         second + 4,
-        "How much of the image the modes up to here hold",
+        say("How much of the image the modes up to here hold"),
         "share of its energy around the mean; dot: 95 %",
     )
     lower = page.axes(_LEFT, second + 58, WIDTH - _LEFT - _RIGHT, chart)
@@ -155,8 +165,8 @@ def _powers(axes: Axes) -> None:
     tick_labels(axes, "y", [10.0**p for p in places], [power_of_ten(p) for p in places])
 
 
-def _pixels(width: float) -> str:
-    return f"{_short(width)} pixels" if math.isfinite(width) else "more than the window"
+def _pixels(width: float, unit: str) -> str:
+    return f"{_short(width)} {unit}" if math.isfinite(width) else "more than the window"
 
 
 def _short(width: float) -> str:

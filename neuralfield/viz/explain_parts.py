@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from neuralfield.errors import ConfigError
 from neuralfield.explain.explanation import Candidate, Explanation
 from neuralfield.explain.limits import limit
+from neuralfield.explain.views import truth
+from neuralfield.explain.words import in_words
 from neuralfield.viz.explain_style import MARGIN, WIDTH, best, fitted, frame, mixed, sheet, shown
 from neuralfield.viz.style import BEST, FAINT, GREY, INK, SMALL, Page, picture, text_width
 
@@ -44,7 +46,7 @@ def parts_figure(explanation: Explanation, path: str | Path) -> None:
     title = f"{100 * share:.0f} % of what {told.name} learns with is in {role}"
     note = "Shares of the kernel that trains: what moves the image at a step, not how many parameters there are."
     pitch, left, right = 52, 236, 24
-    page, top = sheet(title, note, 92 + pitch * len(some) + 20)
+    page, top = sheet(title, in_words(note, explanation.signal), 92 + pitch * len(some) + 20)
     _key(page, top, some)
     room = WIDTH - left - right
     for i, candidate in enumerate(some):
@@ -135,15 +137,18 @@ def unlearned_figure(explanation: Explanation, path: str | Path) -> None:
     verb = "leave" if others else "leaves"
     title = f"What {some[0].name}{others} {verb} unlearned after {explanation.steps:,} steps"
     note = "One window of the image, and the predicted error there: black is learned, bright is not."
-    page, top = sheet(title, note, height + 146)
+    say = partial(in_words, signal=explanation.signal)
+    if explanation.signal.in_dim == 3:
+        note += " A slice across z, through the middle of the window."
+    page, top = sheet(title, say(note), height + 146)
     largest = max(float(np.quantile(r, 0.995)) for r in residuals) or 1.0
     left = MARGIN
     if image is not None:
         box = page.axes(left, top, cell, height)
         picture(box, image, **({"cmap": "gray", "vmin": 0, "vmax": 1} if image.ndim == 2 else {}))
         frame(box)
-        page.text(left, top + height + 10, "the image", SMALL, cell, fontweight="bold")
-        page.text(left, top + height + 32, f"{image.shape[1]} x {image.shape[0]} pixels of it", SMALL, cell, color=GREY)
+        page.text(left, top + height + 10, say("the image"), SMALL, cell, fontweight="bold")
+        page.text(left, top + height + 32, _size(explanation, image), SMALL, cell, color=GREY)
     drawn = None
     for i, (candidate, residual) in enumerate(zip(some, residuals, strict=True)):
         x = left + (i + (image is not None)) * (cell + gap)
@@ -152,7 +157,7 @@ def unlearned_figure(explanation: Explanation, path: str | Path) -> None:
         frame(box, BEST if i == 0 else FAINT, 4 if i == 0 else 1)
         page.text(x, top + height + 10, candidate.name, SMALL, cell, fontweight="bold", color=BEST if i == 0 else INK)
         page.text(x, top + height + 32, f"held-out {candidate.heldout:.1f} dB", SMALL, cell, color=GREY)
-        page.text(x, top + height + 52, f"limit: {limit(explanation, candidate)}", SMALL, cell, color=GREY)
+        page.text(x, top + height + 52, say(f"limit: {limit(explanation, candidate)}"), SMALL, cell, color=GREY)
     _scale(page, top + height + 92, drawn, largest)
     page.save(path)
 
@@ -182,16 +187,17 @@ def local_rms(residual: Float[np.ndarray, "height width"]) -> Float[np.ndarray, 
 
 
 def _window(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The pixels of the middle window, or of the first one with that shape, as they look on a screen."""
+    """The middle window, or the first one with that shape, as it looks on a screen."""
     windows = [explanation.windows[len(explanation.windows) // 2], *explanation.windows] if explanation.windows else []
-    box = next((w.box for w in windows if (w.box[3], w.box[2]) == tuple(shape)), None)
-    if box is None:
-        return None
-    left, top, width, height = box
-    rows, columns = torch.arange(top, top + height), torch.arange(left, left + width)
-    index = (rows[:, None] * explanation.signal.width + columns).flatten()
-    image = explanation.signal.values(index).numpy().reshape(height, width, -1).clip(0, 1)
-    return image[..., :3] if image.shape[2] >= 3 else image[..., 0]
+    pictures = (truth(explanation.signal, window) for window in windows)
+    return next((image for image in pictures if image.shape[:2] == tuple(shape)), None)
+
+
+def _size(explanation: Explanation, image: np.ndarray) -> str:
+    if explanation.signal.type == "shape":
+        side = explanation.windows[len(explanation.windows) // 2].box[3]
+        return f"{side:.2g} of the cube's side"
+    return in_words(f"{image.shape[1]} x {image.shape[0]} pixels of it", explanation.signal)
 
 
 def _scale(page: Page, y: float, drawn: Any, largest: float) -> None:

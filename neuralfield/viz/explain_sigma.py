@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from neuralfield.errors import ConfigError
 from neuralfield.explain.explanation import Candidate, Explanation, SigmaCurve
-from neuralfield.explain.verdict import UNCERTAINTY
+from neuralfield.explain.words import in_words, words
 from neuralfield.viz.explain_style import MARGIN, WIDTH, best, end_labels, sheet
 from neuralfield.viz.style import (
     BEST,
@@ -39,8 +40,8 @@ def sigma_figure(explanation: Explanation, path: str | Path) -> None:
     curve = explanation.sigma
     if curve is None or not len(curve.sigmas):
         raise ConfigError("this explanation compared no Fourier features, so it has no curve over sigma")
-    error = UNCERTAINTY
-    low, high = bandwidths(curve, error)
+    error, say = words(explanation.signal).uncertainty, partial(in_words, signal=explanation.signal)
+    low, high = bandwidths(curve, words(explanation.signal).tie)
     pick = chosen_sigma(explanation, curve)
     title = f"sigma {pick:g} serves this image"
     title += " best" if high / low < 1.02 else f"; {low:.2g} to {high:.2g} would do nearly as well"
@@ -48,7 +49,7 @@ def sigma_figure(explanation: Explanation, path: str | Path) -> None:
         f"Thick: held-out PSNR after {explanation.steps:,} steps, predicted, within {error:.1f} dB. Too small a sigma learns "
         "detail too late; too large a one fits the training pixels and errs between them."
     )
-    page, top = sheet(title, note, _CHART + 128)
+    page, top = sheet(say(title), say(note), _CHART + 128)
     page.text(MARGIN, top, "PSNR in dB, higher is better", SMALL, color=GREY)
     axes = page.axes(_LEFT, top + 28, WIDTH - _LEFT - _RIGHT, _CHART)
     plain_axes(axes)
@@ -70,7 +71,7 @@ def sigma_figure(explanation: Explanation, path: str | Path) -> None:
     _mark(axes, math.log2(pick), float(np.interp(math.log2(pick), x, curve.heldout_psnr)), f"sigma {pick:g}")
     ends = [(float(curve.heldout_psnr[-1]), f"held-out, ± {error:.1f} dB", HELDOUT, True)]
     for line, word, colour in (
-        (curve.train_psnr, "training pixels", GREY),
+        (curve.train_psnr, say("training pixels"), GREY),
         (curve.f0_psnr, "ceiling that f0 sets", _F0),
     ):
         above = " (above)" if float(line.min()) > ceiling else ""
@@ -80,12 +81,9 @@ def sigma_figure(explanation: Explanation, path: str | Path) -> None:
     end_labels(axes, ends, _RIGHT)
     whole = [i for i in range(math.floor(edges[0]), math.ceil(edges[1]) + 1) if edges[0] <= i <= edges[1]]
     tick_labels(axes, "x", whole, [f"{2.0**i:g}" for i in whole])
-    axes.set_xlabel("sigma, cycles per image side (each step doubles it)", fontsize=BODY, color=GREY, labelpad=8)
-    page.text(
-        MARGIN, top + _CHART + 98,
-        "f0 is the random function before the first step: what of it stays between the training pixels limits every fit.",
-        SMALL, WIDTH - 2 * MARGIN, color=GREY,
-    )  # fmt: skip
+    axes.set_xlabel(say("sigma, cycles per image side (each step doubles it)"), fontsize=BODY, color=GREY, labelpad=8)
+    f0 = "f0 is the random function before the first step: what of it stays between the training pixels limits every fit."
+    page.text(MARGIN, top + _CHART + 98, say(f0), SMALL, WIDTH - 2 * MARGIN, color=GREY)
     page.save(path)
 
 
