@@ -43,8 +43,8 @@ def write(
             f"set; neuralfield export {folder} writes them all"
         )
         found = {"ssim": None, "ssim_reason": "the volume is too large", **_sampled(signal, field)}
-        planes = [[plane(axis) for axis in "zyx"] for plane in (signal.slice, lambda axis: _plane(signal, field, axis))]
-        _draw(signal, *planes, None, {**known, **found}, folder)
+        truth, planes = [signal.slice(axis) for axis in "zyx"], [_plane(signal, field, axis) for axis in "zyx"]
+        _draw(signal, truth, planes, None, {**known, **found}, folder)
         return found
     notes = Notes(tell, "evaluating the voxels")
     fit = np.concatenate(list(voxels(field, *signal.shape, signal.box, notes)))

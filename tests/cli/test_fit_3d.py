@@ -140,6 +140,17 @@ def test_a_fitted_volume_comes_back_with_the_sources_header(command: Callable[..
     assert ran.code == 2 and "--level" in ran.err
 
 
+def test_a_volume_too_large_to_reconstruct_by_the_way_is_measured_on_a_sample(
+    command: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuralfield.volume_results.LARGEST", 1000)
+    ran = command("fit", *VOLUME, "signal.holdout=random:0.3", "fit.steps=20", "hydra.run.dir=v")
+    assert ran.code == 0 and "neuralfield export" in ran.out
+    found = numbers(tmp_path / "v")
+    assert found["psnr"] is not None and found["psnr_heldout"] is not None and found["ssim"] is None
+    assert not list((tmp_path / "v").glob("volume.*")) and iio.imread(tmp_path / "v" / "comparison.png").std() > 5
+
+
 def test_an_analytic_volume_needs_no_file_and_a_sweep_compares_shapes(
     command: Callable[..., Ran], tmp_path: Path
 ) -> None:
