@@ -32,7 +32,6 @@ from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Silent, reporter
 from neuralfield.signals.base import Signal
-from neuralfield.signals.image import ImageSignal
 
 WINDOWS = {"image": 9, "volume": 27, "shape": 5}
 """By type of signal, windows at most."""
@@ -120,7 +119,7 @@ def explain_settings(
     windows = integer("windows", WINDOWS[judge.type] if windows is None else windows, 1)
     places = [_moved(p, device) for p in patches(judge, side, windows)]
     tell.note(
-        f"{judge.name}, {_size(judge)}: {len(settings)} fields, {steps:,} steps, "
+        f"{judge.name}, {judge.size}: {len(settings)} fields, {steps:,} steps, "
         f"{len(places)} window{'s' * (len(places) > 1)} of {window_words(judge, places[0])}"
     )
     if note := stands_in(judge):
@@ -208,12 +207,6 @@ def _of(
     if isinstance(given, Field):
         return setting(signal, given.encoding, given.network, seed, own=True)
     return setting(signal, given, network, seed, own=True)
-
-
-def _size(signal: Signal) -> str:
-    if isinstance(signal, ImageSignal):
-        return f"{signal.width} x {signal.height} x {signal.out_dim}"
-    return signal.size
 
 
 def _moved(window: Patch, device: torch.device) -> Patch:
