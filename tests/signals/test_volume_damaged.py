@@ -23,7 +23,7 @@ def whole_files(folder):
     plain = nifti_bytes(array)
     files = {
         "v.nii": plain,
-        "v.nii.gz": gzip.compress(plain),
+        "v.nii.gz": gzip.compress(plain, mtime=0),
         "v.npy": npy_bytes(array),
         "plain.tif": tiff_bytes(array),
         "zlib.tif": tiff_bytes(array, compression="zlib"),
@@ -100,7 +100,7 @@ def test_headers_that_claim_terabytes(tmp_path):
     head = header.binaryblock + bytes(400)
     (tmp_path / "v.nii").write_bytes(head)
     refused(tmp_path / "v.nii", "cut short: its header promises 216,000,000,000,000 bytes")
-    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(head))
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(head, mtime=0))
     refused(tmp_path / "v.nii.gz", "needs 216,000,000,000,000 bytes in .* are free")
     (tmp_path / "v.nrrd").write_bytes(
         b"NRRD0004\ntype: double\ndimension: 3\nsizes: 300000 300000 300000\nencoding: gzip\nendian: little\n\n"
@@ -121,7 +121,7 @@ def test_headers_that_claim_terabytes(tmp_path):
         (bytes(128) + b"DICM" + bytes(50), "scan.dcm", "DICOM file.*dcm2niix"),
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "v.h5", "HDF5"),
         (b"ObjectType = Image\n", "v.mha", "MetaImage"),
-        (gzip.compress(b"hello" * 100), "v.gz", "gzip file without a NIfTI"),
+        (gzip.compress(b"hello" * 100, mtime=0), "v.gz", "gzip file without a NIfTI"),
         (bytes(range(1, 100)), "v.nrdd", r"did you mean '\.nrrd'\?.*expected NIfTI"),
         (b"text", "readme", "not a volume that can be read here"),
         (b"", "v.nii", "empty file"),
