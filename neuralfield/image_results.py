@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from neuralfield import viz
@@ -15,7 +14,7 @@ from neuralfield.export import render, write_image
 from neuralfield.field import Field
 from neuralfield.fitting.progress import Notes, Silent
 from neuralfield.lpips import LARGEST_AUTO_PIXELS, lpips_distance
-from neuralfield.metrics import ImageErrors, image_quality
+from neuralfield.metrics import image_quality, psnr_over
 from neuralfield.run_folder import COMPARISON, RECONSTRUCTION
 from neuralfield.signals.colour import convert, to_display
 from neuralfield.signals.image import ImageSignal
@@ -54,8 +53,9 @@ def measure(signal: ImageSignal, fit: Float[np.ndarray, "height width channels"]
     metrics = image_quality(signal.rows, lambda start, stop: fit[start:stop], height, width, signal.out_dim)
     metrics["psnr_train"], metrics["psnr_heldout"] = metrics["psnr"], None
     if signal.split.n_heldout:
-        metrics["psnr_train"] = _psnr(signal, fit, signal.split.train, signal.split.n_train)
-        metrics["psnr_heldout"] = _psnr(signal, fit, signal.split.heldout, signal.split.n_heldout)
+        flat = fit.reshape(-1, fit.shape[2])
+        for name, samples in signal.judged_on().items():
+            metrics[name] = psnr_over(signal.values, lambda index: flat[index.numpy()], samples.portions())
     # A stand-in of the same shape is enough for LPIPS to say that it is off or the image too large.
     small = lpips != "off" and signal.n_pixels <= LARGEST_AUTO_PIXELS
     truth = signal.rows(0, height) if small or lpips == "download" else np.broadcast_to(np.float32(0), fit.shape)
@@ -64,16 +64,6 @@ def measure(signal: ImageSignal, fit: Float[np.ndarray, "height width channels"]
     if distance.reason is not None:
         metrics["lpips_reason"] = distance.reason
     return metrics
-
-
-def _psnr(signal: ImageSignal, fit: np.ndarray, select: Callable[[torch.Tensor], torch.Tensor], n: int) -> float | None:
-    errors = ImageErrors()
-    flat = fit.reshape(-1, fit.shape[2])
-    for start in range(0, n, 2**20):
-        index = select(torch.arange(start, min(start + 2**20, n)))
-        errors.add(signal.values(index).numpy(), flat[index.numpy()])
-    psnr: float | None = errors.results()["psnr"]
-    return psnr
 
 
 def _compare(signal: ImageSignal, fit: np.ndarray, numbers: Mapping[str, Any], folder: Path) -> None:

@@ -16,12 +16,13 @@ structural similarity", IEEE Trans. Image Processing 13 (2004) 600-612, computed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Real
+from torch import Tensor
 
 from neuralfield.errors import SignalError
 
@@ -184,3 +185,14 @@ def _similarity(truth: np.ndarray, fit: np.ndarray) -> np.ndarray:
         truth, fit, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, full=True
     )
     return full[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+
+
+def psnr_over(
+    truth: Callable[[Tensor], Tensor], fit: Callable[[Tensor], np.ndarray], portions: Iterable[Tensor]
+) -> float | None:
+    """PSNR over some samples alone, a portion of their indices at a time; None where the fit is not finite."""
+    errors = ImageErrors()
+    for index in portions:
+        errors.add(truth(index).numpy(), fit(index))
+    psnr: float | None = errors.results()["psnr"]
+    return psnr

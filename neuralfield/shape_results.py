@@ -86,14 +86,14 @@ def measure(signal: ShapeSignal, field: Field) -> dict[str, float]:
     return found
 
 
-def inside_is(signal: Mapping[str, Any]) -> str:
-    """Where a field of a shape is inside, by what the signal says of itself: "above" or "below" zero."""
-    return "below" if signal.get("kind") == "sdf" else "above"
+def inside_is(kind: Any) -> str:
+    """Where a field of a shape of that kind is inside: "above" or "below" zero."""
+    return "below" if kind == "sdf" else "above"
 
 
 def _surface(signal: ShapeSignal, field: Field, resolution: int, tell: Silent) -> TriangleMesh | None:
     notes = Notes(tell, f"extracting the surface on a lattice of {resolution}^3")
-    where = inside_is({"kind": signal.kind})
+    where = inside_is(signal.kind)
     try:
         return extract(of_field(field), resolution, inside_is=where, skip_empty=True, safety=0, on_progress=notes)
     except (NoSurfaceError, ConfigError) as error:  # or one of more triangles than memory holds
@@ -111,7 +111,7 @@ def _draw(
     folder: Path,
     up: str,
 ) -> None:
-    above = inside_is({"kind": signal.kind}) == "above"
+    above = inside_is(signal.kind) == "above"
 
     def inside(points: np.ndarray) -> np.ndarray:
         values = evaluate(field, torch.from_numpy(points.astype(np.float32)))[:, 0].numpy()
@@ -119,6 +119,7 @@ def _draw(
         return found
 
     shown = ("encoding", "iou_uniform", "iou_surface", "f_score", "steps", "train_seconds", "n_parameters")
+    camera = best_view(truth, surface, up=up)
     shape_comparison(
         truth,
         surface,
@@ -127,9 +128,9 @@ def _draw(
         captions={key: numbers.get(key) for key in shown},
         path=folder / COMPARISON,
         cuts=cuts(signal.inside, inside, up=up),
+        camera=camera,
         up=up,
     )
-    camera = best_view(truth, surface, up=up)
     for name, mesh in ((RECONSTRUCTION, surface), (TRUTH, truth)):
         with atomic(folder / name) as temporary:
             imageio.imwrite(temporary, shaded(mesh, camera=camera, width=SIDE, height=SIDE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from neuralfield.field import Field
 from neuralfield.files import atomic
 from neuralfield.fitting.evaluation import evaluate
 from neuralfield.fitting.progress import Notes, Silent
-from neuralfield.metrics import ImageErrors
+from neuralfield.metrics import psnr_over
 from neuralfield.run_folder import COMPARISON, RECONSTRUCTION, TRUTH, VOLUMES
 from neuralfield.signals.volume import VolumeSignal
 from neuralfield.viz.volume_figure import display, middle_planes, projection, volume_comparison
@@ -66,8 +66,7 @@ def measure(signal: VolumeSignal, fit: Float[np.ndarray, "z y x channels"]) -> d
     flat = fit.reshape(-1, signal.out_dim)
     if signal.split.n_heldout:
         for name, samples in signal.judged_on().items():
-            parts = (samples.index(part) for part in torch.arange(samples.n).split(_PORTION))
-            found[name] = _psnr((signal.values(i).numpy(), flat[i.numpy()]) for i in parts)
+            found[name] = psnr_over(signal.values, lambda index: flat[index.numpy()], samples.portions())
     return found
 
 
@@ -76,17 +75,8 @@ def _sampled(signal: VolumeSignal, field: Field) -> dict[str, Any]:
     found: dict[str, Any] = {"psnr_heldout": None}
     for name, samples in signal.judged_on().items():
         index = samples.index(torch.linspace(0, samples.n - 1, min(_SAMPLE, samples.n), dtype=torch.float64).long())
-        parts = ((signal.values(i).numpy(), _at(signal, field, i)) for i in index.split(_PORTION))
-        found[name] = _psnr(parts)
+        found[name] = psnr_over(signal.values, lambda where: _at(signal, field, where), index.split(_PORTION))
     return {"psnr": found["psnr_train"], **found}
-
-
-def _psnr(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    errors = ImageErrors()
-    for truth, fit in pairs:
-        errors.add(truth, fit)
-    psnr: float | None = errors.results()["psnr"]
-    return psnr
 
 
 def _at(signal: VolumeSignal, field: Field, index: Int64[Tensor, " n"]) -> Float[np.ndarray, "n channels"]:

@@ -61,7 +61,7 @@ def _mesh(field: Field, output: Path, given: Any) -> int:
     shape = signal.get("type") == "shape"
     if shape and given.level is not None:
         raise ConfigError("--level is for volumes; a shape has its surface where it is")
-    level, side = 0.0, inside_is(signal)
+    level, side = 0.0, inside_is(signal.get("kind"))
     if not shape:
         low, high = float(signal["low"]), float(signal["high"])
         level, side = (number("--level", given.level) - low) / (high - low), "above"

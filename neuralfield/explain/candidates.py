@@ -21,7 +21,7 @@ from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
 from neuralfield.run import build_field
 from neuralfield.signals.base import Signal
-from neuralfield.signals.holdout import Split, make_split
+from neuralfield.signals.holdout import make_split
 from neuralfield.signals.image import ImageSignal
 
 if TYPE_CHECKING:
@@ -105,19 +105,19 @@ def judged(signal: Signal) -> tuple[Signal, bool]:
         )
     if signal.split.n_heldout:
         return signal, False
+    return spared(signal, "every_other"), True
+
+
+def spared(signal: Signal, holdout: str) -> Signal:
+    """The same image or volume with another hold-out."""
     other = copy.copy(signal)
-    other.split = spared(signal, "every_other")
-    return other, True
-
-
-def spared(signal: Signal, holdout: str) -> Split:
-    """A division of an image's pixels or a volume's voxels."""
     if isinstance(signal, ImageSignal):
-        return make_split(holdout, signal.height, signal.width, 0)
-    from neuralfield.signals.holdout_volume import make_volume_split
+        other.split = make_split(holdout, signal.height, signal.width, 0)
+    else:
+        from neuralfield.signals.holdout_volume import make_volume_split
 
-    depth, height, width = cast("VolumeSignal", signal).shape
-    return make_volume_split(holdout, depth, height, width, 0)
+        other.split = make_volume_split(holdout, *cast("VolumeSignal", signal).shape, 0)
+    return other
 
 
 def octaves(signal: Signal) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import time
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,6 @@ from neuralfield.files import write_json
 from neuralfield.fitting.progress import Silent, reporter
 from neuralfield.run import prepare
 from neuralfield.run_folder import CONFIG, HISTORY, METRICS, read_json
-from neuralfield.signals.base import Signal
 from neuralfield.summary import overrides_of, run_folders
 
 HELDOUT, TRAIN = "psnr_heldout", "psnr_train"
@@ -156,7 +154,7 @@ def _run(path: Path, name: str, swept: dict[str, Any], windows: dict[str, list[P
     if metrics.get("fingerprint") not in (None, signal.fingerprint()):
         raise ConfigError(f"its {signal.type} has changed since")
     if not signal.split.n_heldout:
-        signal, kind, most = _spared(signal), TRAIN, _ODD_WINDOWS
+        signal, kind, most = spared(signal, _SPARE), TRAIN, _ODD_WINDOWS
     if metrics.get(kind) is None:
         raise ConfigError(f"its {METRICS} has no {kind}")
     places = windows.setdefault(f"{signal.fingerprint()} {signal.describe()}", [])
@@ -171,13 +169,6 @@ def _run(path: Path, name: str, swept: dict[str, Any], windows: dict[str, list[P
     errors = [v - history[s] for s, v in zip(curve.steps.tolist(), values, strict=True) if s >= _FROM and s in history]
     rms = float(np.sqrt(np.mean(np.square(errors)))) if errors else None
     return SweptRun(name, swept, float(metrics[kind]), float(values[-1]), rms), kind
-
-
-def _spared(signal: Signal) -> Signal:
-    """The signal with a few pixels held out."""
-    other = copy.copy(signal)
-    other.split = spared(signal, _SPARE)
-    return other
 
 
 def _history(path: Path, kind: str) -> dict[int, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -21,6 +22,11 @@ class SampleSet:
 
     n: int
     index: Callable[[Int64[Tensor, " n"]], Int64[Tensor, " n"]]
+
+    def portions(self, size: int = 2**20) -> Iterator[Int64[Tensor, " k"]]:
+        """All sample indices, so many at a time."""
+        for start in range(0, self.n, size):
+            yield self.index(torch.arange(start, min(start + size, self.n)))
 
 
 class Signal(ABC):

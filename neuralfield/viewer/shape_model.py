@@ -17,7 +17,6 @@ from neuralfield.signals.placement import Placement
 from neuralfield.viewer.runs import Run, signal_options
 
 _MEMORY = 2**30
-_RIGHT = np.array([227, 230, 236]) / 255  # as in the figures
 
 
 class ShapeModel:
@@ -61,7 +60,7 @@ class ShapeModel:
         return extract(
             of_field(self._run.field),
             resolution,
-            inside_is=inside_is(self._run.signal),
+            inside_is=inside_is(self._run.signal.get("kind")),
             skip_empty=True,
             on_progress=on_progress,
             memory=_MEMORY,
@@ -124,9 +123,6 @@ def placement_of(run: Run) -> Placement:
 
 def error_colours(errors: Float[np.ndarray, " v"], limit: float) -> UInt8[np.ndarray, "v 3"]:
     """sRGB bytes: light grey where there is no error, so that the form is seen, then yellow and red to nearly black."""
-    from matplotlib import colormaps
+    from neuralfield.viz.shape_figure import error_ramp
 
-    place = np.clip(errors / limit, 0, 1)
-    warm = colormaps["inferno_r"](0.04 + 0.84 * place)[:, :3]
-    mix = np.clip(place / 0.2, 0, 1)[:, None]
-    return np.rint(255 * ((1 - mix) * _RIGHT + mix * warm)).astype(np.uint8)
+    return np.rint(255 * error_ramp(np.clip(errors / limit, 0, 1))).astype(np.uint8)

@@ -14,7 +14,7 @@ from neuralfield.signals.mesh import TriangleMesh
 from neuralfield.viewer.desk import Desk
 from neuralfield.viewer.runs import Run
 from neuralfield.viewer.shape_model import ShapeModel, error_colours
-from neuralfield.viewer.space import clear_limits, look, look_from
+from neuralfield.viewer.space import SpaceStage, clear_limits, look, look_from
 from neuralfield.viewer.worker import Check
 
 FIT, TRUTH, WIRES = "/shape/fit", "/shape/truth", "/shape/wires"
@@ -27,7 +27,7 @@ _FIT, _OVER, _BESIDE, _WIRE = (127, 160, 203), (235, 150, 70), (200, 198, 192), 
 _GAP = 1.08  # between two shapes beside each other, in widths
 
 
-class ShapeStage:
+class ShapeStage(SpaceStage):
     """The view of a run of a shape.
 
     **Arguments**
@@ -37,9 +37,8 @@ class ShapeStage:
     """
 
     def __init__(self, desk: Desk, run: Run) -> None:
-        self._desk = desk
+        super().__init__(desk, "shape/")
         self.model = ShapeModel(run)
-        self._nodes: dict[str, Any] = {}
         self._surfaces: dict[object, TriangleMesh] = {}
         self._errors: tuple[TriangleMesh, np.ndarray] | None = None
         self._build_panel()
@@ -50,22 +49,6 @@ class ShapeStage:
         """Show a browser the shape from the front."""
         clear_limits(client)
         look(client, *look_from(self.up.value))
-
-    def left(self, client: Any) -> None:
-        """Nothing is kept for a browser."""
-
-    def moved(self, client: Any) -> None:
-        """The browser draws the meshes itself."""
-
-    def close(self) -> None:
-        """Take everything of this view away."""
-        self._desk.worker.cancel("shape/")
-        self._desk.progress(None)
-        self._desk.hush("shape/")
-        for node in self._nodes.values():
-            node.remove()
-        self._nodes.clear()
-        self._folder.remove()
 
     def _build_panel(self) -> None:
         gui = self._desk.server.gui

@@ -1,8 +1,10 @@
-"""Where the camera stands in a scene around the cube, whose middle is the origin."""
+"""A scene around the cube, whose middle is the origin: where the camera stands, and what views of such scenes share."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from neuralfield.viewer.desk import Desk
 
 Vector = tuple[float, float, float]
 
@@ -44,3 +46,35 @@ def clear_limits(client: Any) -> None:
     """Let a browser's camera come as near and go as far as a scene of about one unit asks for."""
     client.camera.min_orbit_distance = 0.01
     client.camera.max_orbit_distance = 20.0
+
+
+class SpaceStage:
+    """What the views of shapes and volumes share: the browser draws their scene itself.
+
+    **Arguments**
+
+    - `desk`: where to show it.
+    - `prefix`: of the keys under which work is submitted and things are said, "shape/".
+    """
+
+    _folder: Any  # in the panel, made by the view
+
+    def __init__(self, desk: Desk, prefix: str) -> None:
+        self._desk, self._prefix = desk, prefix
+        self._nodes: dict[str, Any] = {}
+
+    def left(self, client: Any) -> None:
+        """Nothing is kept for a browser."""
+
+    def moved(self, client: Any) -> None:
+        """Nothing has to be drawn anew."""
+
+    def close(self) -> None:
+        """Take everything of this view away."""
+        self._desk.worker.cancel(self._prefix)
+        self._desk.progress(None)
+        self._desk.hush(self._prefix)
+        for node in self._nodes.values():
+            node.remove()
+        self._nodes.clear()
+        self._folder.remove()

@@ -13,7 +13,7 @@ from neuralfield.signals.volume import VolumeSignal
 from neuralfield.viewer.desk import Desk
 from neuralfield.viewer.image_model import heat
 from neuralfield.viewer.runs import Run, load_truth
-from neuralfield.viewer.space import clear_limits, look, look_along, look_from
+from neuralfield.viewer.space import SpaceStage, clear_limits, look, look_along, look_from
 from neuralfield.viewer.volume_model import AXES, PLANES, VolumeModel, windowed
 from neuralfield.viewer.worker import Check
 
@@ -30,7 +30,7 @@ _LARGE = 1 << 15  # points from which that is worth it
 _BONE, _LINE = (226, 217, 196), (120, 120, 120)
 
 
-class VolumeStage:
+class VolumeStage(SpaceStage):
     """The view of a run of a volume.
 
     **Arguments**
@@ -40,9 +40,9 @@ class VolumeStage:
     """
 
     def __init__(self, desk: Desk, run: Run) -> None:
-        self._desk, self._run = desk, run
+        super().__init__(desk, "volume/")
+        self._run = run
         self.model = VolumeModel(run.field)
-        self._nodes: dict[str, Any] = {}
         self._values: dict[int, tuple[str, np.ndarray]] = {}
         self._build_panel()
         self._build_scene()
@@ -53,22 +53,6 @@ class VolumeStage:
         """Show a browser the box from the front."""
         clear_limits(client)
         look(client, *look_from("z", _AWAY))
-
-    def left(self, client: Any) -> None:
-        """Nothing is kept for a browser."""
-
-    def moved(self, client: Any) -> None:
-        """The browser draws slices and surface itself."""
-
-    def close(self) -> None:
-        """Take everything of this view away."""
-        self._desk.worker.cancel("volume/")
-        self._desk.progress(None)
-        self._desk.hush("volume/")
-        for node in self._nodes.values():
-            node.remove()
-        self._nodes.clear()
-        self._folder.remove()
 
     def _build_panel(self) -> None:
         gui = self._desk.server.gui

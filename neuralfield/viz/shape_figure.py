@@ -117,6 +117,7 @@ def shape_comparison(
     path: str | Path,
     cuts: Sequence[Cut] = (),
     error_on: str = "fit",
+    camera: Camera | None = None,
     up: str = "y",
 ) -> None:
     """Write a PNG with truth, fit and error on the surface, above cuts through the inside.
@@ -135,6 +136,7 @@ def shape_comparison(
             ``normal_consistency``, and what :func:`~neuralfield.viz.caption_line` knows.
         path: where the PNG goes, 1800 pixels wide; its folder is made if missing.
         cuts: at most three, see :func:`cuts`.
+        camera: of all three; None: see above.
         error_on: "fit" (how far the fit is from the truth) or "truth" (the other way).
         up: the axis drawn upwards, "y" or "z".
 
@@ -150,7 +152,7 @@ def shape_comparison(
         )
     if len(cuts) > 3:
         raise SignalError(f"at most three cuts fit into the figure, got {len(cuts)}")
-    camera = best_view(truth, fit, up=up)
+    camera = camera or best_view(truth, fit, up=up)
     top = 104
     low = top + _HEAD + _PANEL + 26
     page = Page(2 * _MARGIN + 3 * _PANEL + 2 * _GAP + _BAR, low + (34 + _HEAD + _PANEL + _MARGIN if cuts else 10))
@@ -234,13 +236,19 @@ def _scale(percent: np.ndarray, mesh: TriangleMesh) -> tuple[float, str]:
 
 def _error_colours() -> Any:
     """Light grey where the fit is right, so that the form is seen, then darker and redder with the error."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap, to_rgb
+    from matplotlib.colors import ListedColormap
 
-    place = np.linspace(0, 1, 256)
+    return ListedColormap(error_ramp(np.linspace(0, 1, 256)), name="error").with_extremes(bad="cyan")
+
+
+def error_ramp(place: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
+    """sRGB colours, 0 to 1, of errors from 0 (light grey, so that the form is seen) by yellow and red to 1 (nearly black)."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
     warm = colormaps["inferno_r"](0.04 + 0.84 * place)[:, :3]
     mix = np.clip(place / 0.2, 0, 1)[:, None]
-    return ListedColormap((1 - mix) * to_rgb(_RIGHT) + mix * warm, name="error").with_extremes(bad="cyan")
+    return (1 - mix) * to_rgb(_RIGHT) + mix * warm
 
 
 def _legend(page: Page, y: float) -> None:

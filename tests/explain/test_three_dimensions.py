@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import neuralfield as nf
-from neuralfield import signals
 from neuralfield.errors import ConfigError
 from neuralfield.explain import Explanation, explain
 from neuralfield.explain.candidates import Setting, setting
@@ -24,25 +23,12 @@ from neuralfield.explain.views import truth
 from neuralfield.explain.words import words
 from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.base import Signal
-from neuralfield.signals.shape import ShapeSignal
 from neuralfield.signals.volume import VolumeSignal
 from neuralfield.viz.explain_parts import parts_figure
+from tests.explain.solids import csg, rings
 
 NETWORK = {"width": 64, "depth": 2}
 CPU = torch.device("cpu")
-
-
-def _rings(n: int = 20, holdout: str = "every_other") -> VolumeSignal:
-    found = signals.load({"type": "volume", "name": "marschner_lobb", "resolution": n, "holdout": holdout})
-    assert isinstance(found, VolumeSignal)
-    return found
-
-
-def _csg(**options: object) -> ShapeSignal:
-    given = {"type": "shape", "name": "csg", "points": 30_000, "test_points": 20_000, "cache": False}
-    found = signals.load({**given, **options})
-    assert isinstance(found, ShapeSignal)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +39,7 @@ def volume() -> Explanation:
         {"name": "fourier", "sigma": 4.0, "n_features": 64},
     ]
     return explain(
-        _rings(), fields, network=NETWORK, steps=60, batch_size=1024, side=6, windows=27, verify=True, progress=False
+        rings(), fields, network=NETWORK, steps=60, batch_size=1024, side=6, windows=27, verify=True, progress=False
     )
 
 
@@ -61,7 +47,7 @@ def volume() -> Explanation:
 def shape() -> Explanation:
     fields = ["none", {"name": "fourier", "sigma": 2.0, "n_features": 64}]
     return explain(
-        _csg(), fields, network=NETWORK, steps=60, batch_size=1024, side=6, windows=2, verify=True, progress=False
+        csg(), fields, network=NETWORK, steps=60, batch_size=1024, side=6, windows=2, verify=True, progress=False
     )
 
 
@@ -105,7 +91,7 @@ def test_a_shape_is_told_in_points_and_as_a_stand_in(shape: Explanation, tmp_pat
     last = shape.candidates[1].trained[-1]
     assert set(last) >= {"iou_surface", "psnr_heldout", "psnr_train"}
     assert abs(float(shape.candidates[1].curve.iou or 0) - last["iou_surface"]) < 0.2
-    unpromised = explain(_csg(points=3000, test_points=500), ["none"], network=NETWORK, steps=5, side=4, windows=1)
+    unpromised = explain(csg(points=3000, test_points=500), ["none"], network=NETWORK, steps=5, side=4, windows=1)
     assert "stands in for its loss" in unpromised.verdict.text
     assert "stand-in" in html(unpromised)
 
@@ -116,7 +102,7 @@ def _fitted(signal: Signal, one: Setting, options: FitOptions) -> float:
 
 
 def test_distances_are_predicted_with_the_squared_error() -> None:
-    signal = _csg(name="torus", kind="sdf", points=10_000, test_points=5000)
+    signal = csg(name="torus", kind="sdf", points=10_000, test_points=5000)
     one = setting(signal, {"name": "fourier", "sigma": 1.0, "n_features": 64}, NETWORK)
     options, windows = FitOptions(steps=30, batch_size=1024), patches(signal, 5, 2)
     curve = predict(one.build(signal, 0, CPU), signal, options, windows)
@@ -130,7 +116,7 @@ def test_distances_are_predicted_with_the_squared_error() -> None:
 
 def test_the_labels_of_a_shape_are_learned_as_predicted() -> None:
     """Against real training of the stand-in: labels as values, squared error, no logits."""
-    signal = _csg()
+    signal = csg()
     other, options = stand_in(signal, FitOptions(steps=60, batch_size=2048))
     predicted, real = [], []
     for sigma in (2.0, 9.0):
@@ -154,7 +140,7 @@ def test_what_is_shown_of_a_window(volume: Explanation, shape: Explanation) -> N
 
 
 def test_after_training_in_space(volume: Explanation) -> None:
-    trained = nf.fit(_rings(), {"name": "fourier", "sigma": 0.3, "n_features": 64}, NETWORK, steps=20, progress=False)
+    trained = nf.fit(rings(), {"name": "fourier", "sigma": 0.3, "n_features": 64}, NETWORK, steps=20, progress=False)
     after = volume.after(trained)
     assert after.weights > 0 and "alignment with the volume" in str(after)
 

@@ -12,42 +12,28 @@ import torch
 import yaml
 
 import neuralfield as nf
-from neuralfield import signals
 from neuralfield.errors import ConfigError
 from neuralfield.explain import encoding_for, explain_sweep, sigma_for
 from neuralfield.explain.candidates import comparison, judged, octaves, setting
 from neuralfield.explain.views import kernel_view
 from neuralfield.explain.words import in_words
 from neuralfield.fitting.options import FitOptions
-from neuralfield.signals.shape import ShapeSignal
 from neuralfield.signals.volume import VolumeSignal
 from tests.conftest import Ran
+from tests.explain.solids import csg, rings
 
 NETWORK = {"width": 64, "depth": 2}
 CPU = torch.device("cpu")
 
 
-def _rings(n: int = 20, holdout: str = "every_other") -> VolumeSignal:
-    found = signals.load({"type": "volume", "name": "marschner_lobb", "resolution": n, "holdout": holdout})
-    assert isinstance(found, VolumeSignal)
-    return found
-
-
-def _csg(**options: object) -> ShapeSignal:
-    given = {"type": "shape", "name": "csg", "points": 30_000, "test_points": 20_000, "cache": False}
-    found = signals.load({**given, **options})
-    assert isinstance(found, ShapeSignal)
-    return found
-
-
 def test_choosing_sigma_and_encoding() -> None:
     network, options = {"width": 16, "depth": 1}, FitOptions(steps=20)
-    unjudged = sigma_for(_rings(12, "none"), {"n_features": 16}, network, options)
+    unjudged = sigma_for(rings(12, "none"), {"n_features": 16}, network, options)
     assert unjudged.flat[0] <= unjudged.at <= unjudged.flat[1] and "stand-in" not in str(unjudged)
     assert unjudged.assumed_holdout and "every other voxel held out" in str(unjudged)
-    small = _csg(points=120, test_points=100)
+    small = csg(points=120, test_points=100)
     assert "stand-in" in str(sigma_for(small, {"n_features": 16}, network, options))
-    chosen, why = encoding_for(_rings(8), network, options)
+    chosen, why = encoding_for(rings(8), network, options)
     assert chosen["name"] in why.heldout_psnr and why.heldout_psnr.keys() == {
         "none",
         "positional",
@@ -58,7 +44,7 @@ def test_choosing_sigma_and_encoding() -> None:
 
 def test_words() -> None:
     text = "An image: the pixel, all pixels of the image, cycles per image side"
-    assert in_words(text, _rings(8)) == ("A volume: the voxel, all voxels of the volume, cycles per cube side")
+    assert in_words(text, rings(8)) == ("A volume: the voxel, all voxels of the volume, cycles per cube side")
     image = nf.ImageSignal.from_array(np.eye(4, dtype=np.float32))
     assert in_words(text, image) == text
 
@@ -98,7 +84,7 @@ def test_a_sweep_over_a_shape_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_comparison_follows_the_lattice() -> None:
-    signal, shape = _rings(64), _csg()
+    signal, shape = rings(64), csg()
     assert octaves(signal)[-1] == 4  # 32 training voxels a side
     settings = comparison(signal, {}, 0)
     assert [s.kind for s in settings] == ["none", "positional", *["fourier"] * 6, "hashgrid"]
@@ -107,9 +93,9 @@ def test_the_comparison_follows_the_lattice() -> None:
 
 
 def test_a_stand_in_holdout_for_volumes_and_none_for_shapes() -> None:
-    judge, assumed = judged(_rings(12, "none"))
+    judge, assumed = judged(rings(12, "none"))
     assert assumed and judge.split.n_heldout == judge.split.n_train == 6**3
-    shape = _csg(points=500, test_points=100)
+    shape = csg(points=500, test_points=100)
     assert judged(shape) == (shape, False)
 
 
