@@ -87,7 +87,12 @@ class Fourier(Encoding):
     def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
         phase = x @ (2 * math.pi * self.frequencies)
         features = torch.cat([torch.cos(phase), torch.sin(phase)], dim=-1)
-        return features * torch.cat([self.amplitudes, self.amplitudes])
+        return features if self._plain() else features * torch.cat([self.amplitudes, self.amplitudes])
+
+    def _plain(self) -> bool:
+        """Whether all amplitudes are 1, and can be left out: a look costs nothing on a CPU, but would stop a GPU."""
+        amplitudes = self.amplitudes
+        return amplitudes.device.type == "cpu" and not torch.compiler.is_compiling() and bool((amplitudes == 1).all())
 
 
 def _per_axis(sigma: float | Sequence[float], in_dim: int) -> list[float]:

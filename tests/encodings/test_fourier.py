@@ -151,3 +151,13 @@ def test_loaded_amplitudes_count() -> None:
 def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Fourier(2, **options)
+
+
+def test_unit_amplitudes_are_left_out_only_while_they_are_one() -> None:
+    module, x = Fourier(2, n_features=8), torch.rand(50, 2)
+    plain = module(x)
+    phase = x @ (2 * math.pi * module.frequencies)
+    assert torch.equal(plain, torch.cat([phase.cos(), phase.sin()], dim=1) * 1.0)
+    module.amplitudes[3] = 2.5
+    assert torch.equal(module(x)[:, 3], 2.5 * plain[:, 3]) and torch.equal(module(x)[:, 11], 2.5 * plain[:, 11])
+    assert torch.equal(module(x)[:, 4], plain[:, 4])

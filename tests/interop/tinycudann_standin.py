@@ -2,7 +2,8 @@
 
 `Encoding`, `Network` and `NetworkWithInputEncoding` with one flat float32 Parameter `params`, `n_input_dims`,
 `n_output_dims`, `dtype`; two-dimensional inputs only, rows padded to 256; parameters rounded to `dtype`, float16 out;
-networks without biases, with matrices padded to 16. `HALF = False` is a build without half precision.
+networks without biases, with matrices padded to 16. `HALF = False` is a build without half precision. The object below an
+`Encoding`, `native_tcnn_module`, has `fwd` and `bwd` with the checks of the real one.
 """
 
 from __future__ import annotations
@@ -161,12 +162,85 @@ class _Module(nn.Module):
         return a[: x.shape[0], : self.n_output_dims].to(self.dtype)
 
 
+class Context:
+    """What a forward pass leaves for its backward pass; `valid` only if something asked for a gradient."""
+
+    def __init__(self, valid: bool, slopes: bool, rows: int) -> None:
+        self.valid, self.slopes, self.rows = valid, slopes, rows
+
+
+class Native:
+    """The object of the binding that evaluates: checks everything, pads nothing, converts nothing.
+
+    `stretch` moves the positions, as another rounding of the scales would. `calls` lists what was called.
+    """
+
+    stretch = 1.0
+    calls: list[str] = []  # noqa: RUF012 (of all of them together)
+
+    def __init__(self, part: Any, dim: int, dtype: torch.dtype) -> None:
+        self.part, self.dim, self.dtype = part, dim, dtype
+
+    def n_params(self) -> int:
+        return int(self.part.n_params)
+
+    def n_input_dims(self) -> int:
+        return self.dim
+
+    def n_output_dims(self) -> int:
+        return int(self.part.width)
+
+    def _check(self, x: Tensor, params: Tensor, *more: Tensor) -> None:
+        def throw(holds: bool, what: str) -> None:
+            if not holds:
+                raise RuntimeError(f"check failed {what}")
+
+        for tensor in (x, params, *more):
+            throw(tensor.is_contiguous(), "is_contiguous()")
+        throw(x.dtype == torch.float32, "input.scalar_type()")
+        throw(params.dtype == self.dtype, "params.scalar_type()")
+        throw(x.shape[1] == self.dim and params.shape == (self.n_params(),), "size")
+        throw(len(x) % ROWS == 0 and len(x) > 0, "n % BATCH_SIZE_GRANULARITY == 0")
+        for tensor in more:
+            throw(tensor.dtype == self.dtype, "output_precision()")
+            throw(tensor.shape == (len(x), self.n_output_dims()), "output.size")
+
+    def _features(self, x: Tensor, params: Tensor) -> Tensor:
+        return self.part(x * self.stretch, params.float()).to(self.dtype)  # type: ignore[no-any-return]
+
+    def fwd(self, x: Tensor, params: Tensor) -> tuple[Context, Tensor]:
+        self._check(x, params)
+        self.calls.append("fwd")
+        with torch.no_grad():
+            out = self._features(x, params)
+        return Context(x.requires_grad or params.requires_grad, x.requires_grad, len(x)), out
+
+    def bwd(
+        self, context: Context, x: Tensor, params: Tensor, output: Tensor, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if not context.valid:
+            raise RuntimeError("called with invalid context. fwd likely (mistakenly) ran in inference mode.")
+        self._check(x, params, output, grad)
+        assert context.rows == len(x) and context.slopes >= x.requires_grad, "the real one would read foreign memory"
+        self.calls.append("bwd")
+        with torch.enable_grad():
+            leaves = [t.detach().clone().requires_grad_(t.requires_grad) for t in (x, params)]
+            out = self._features(*leaves)
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        found = iter(torch.autograd.grad(out, wanted, grad.detach(), materialize_grads=True, allow_unused=True))
+        return (
+            next(found) if x.requires_grad else None,
+            next(found) if params.requires_grad else None,
+        )
+
+
 class Encoding(_Module):
     def __init__(
         self, n_input_dims: int, encoding_config: dict, seed: int = 1337, dtype: torch.dtype | None = None
     ) -> None:
         encoding = _encoding(n_input_dims, encoding_config)
         super().__init__([encoding], n_input_dims, encoding.width, seed, dtype)
+        self.native_tcnn_module = Native(encoding, n_input_dims, self.dtype)
 
 
 class NetworkWithInputEncoding(_Module):

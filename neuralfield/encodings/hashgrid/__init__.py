@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from neuralfield.checks import choice, integer, number
 from neuralfield.encodings.base import Encoding, register
 from neuralfield.encodings.hashgrid import engines, reference
 from neuralfield.encodings.hashgrid.layout import GridLayout, Level, growth_factor, make_layout
-from neuralfield.errors import ConfigError
+from neuralfield.errors import ConfigError, DeviceError
 
 __all__ = ["GridLayout", "HashGrid", "Level", "growth_factor", "make_layout"]
 
@@ -44,7 +46,7 @@ class HashGrid(Encoding):
     - `per_level_scale`: s, the ratio of resolutions of successive levels.
     - `interpolation`: "linear", "smoothstep" ($w^2(3-2w)$) or "nearest" (no gradient to x).
     - `outside`: "clamp" to the cube, "error", "wrap" (periodic), or "zero" (features are zero).
-    - `engine`: "auto" or the name of one; see :mod:`.engines`.
+    - `engine`: "auto", "reference", "cpu", "triton" or "tinycudann"; see :mod:`.engines`.
     - `seed`: of the initial values, uniform in [-1e-4, 1e-4]; `None` draws from torch's global generator.
 
     **Attributes**
@@ -57,6 +59,9 @@ class HashGrid(Encoding):
     - `table_dtype`: `torch.float16` or `torch.bfloat16` evaluates from a copy of `params` rounded to it, half as large in
       the cache, while `params`, features and gradients stay in float32; `None` evaluates from `params`. In float16
       numbers below 6e-5 are multiples of 6e-8. Not saved either.
+    - `engine_choice`: the engine that evaluated the last training batch, and why.
+
+    Raises :class:`~neuralfield.errors.DeviceError` for a table that does not fit into memory, here or on the way to a GPU.
 
     A grid converted by ``.half()`` or ``.bfloat16()`` keeps the table in that precision and gives features of it;
     coordinates, weights and sums are in float32 all the same.
@@ -64,6 +69,8 @@ class HashGrid(Encoding):
 
     _active_levels: int | None = None
     _table_dtype: torch.dtype | None = None
+    _ran: engines.EngineChoice | None = None
+    _trained: engines.EngineChoice | None = None
 
     def __init__(
         self,
@@ -94,7 +101,10 @@ class HashGrid(Encoding):
         self.layout = make_layout(
             in_dim, n_levels, n_features_per_level, log2_hashmap_size, base_resolution, per_level_scale
         )
-        self.params = nn.Parameter(torch.empty(self.layout.n_parameters))
+        try:
+            self.params = nn.Parameter(torch.empty(self.layout.n_parameters))
+        except (RuntimeError, MemoryError) as error:
+            raise DeviceError(self._too_large()) from error
         self.reset_parameters(seed)
 
     def reset_parameters(self, seed: int | None = None) -> None:
@@ -104,6 +114,24 @@ class HashGrid(Encoding):
         generator = None if seed is None else torch.Generator(self.params.device).manual_seed(integer("seed", seed, 0))
         with torch.no_grad():
             self.params.uniform_(-1e-4, 1e-4, generator=generator)
+
+    def _too_large(self) -> str:
+        size = self.layout.n_parameters * 4 / 2**30
+        return (
+            f"the grid's table of {self.layout.n_parameters:,} parameters ({size:,.1f} GiB in float32) does not fit into "
+            f"memory; take a smaller log2_hashmap_size, n_levels or n_features_per_level"
+        )
+
+    def _apply(self, *arguments: Any, **options: Any) -> HashGrid:
+        # All moves between devices and precisions come through here.
+        before = self.params.device
+        try:
+            super()._apply(*arguments, **options)
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceError(f"{self._too_large()}, or another device ({str(error).splitlines()[0]})") from error
+        if self.params.device != before:
+            self._ran = self._trained = None
+        return self
 
     @property
     def out_dim(self) -> int:
@@ -118,6 +146,19 @@ class HashGrid(Encoding):
     def active_levels(self, levels: int | None) -> None:
         highest = len(self.layout.levels)
         self._active_levels = None if levels is None else integer("active_levels", levels, 1, highest)
+
+    @property
+    def engine_choice(self) -> engines.EngineChoice:
+        """The engine that evaluated the last batch of training, and why; before any, of the last batch, or the one meant.
+
+        Raises, before the first batch, what :func:`.engines.choose` raises.
+        """
+        return self._trained or self._ran or engines.choose(self.engine, self.params.device)
+
+    def _note(self, choice: engines.EngineChoice) -> None:
+        self._ran = choice
+        if torch.is_grad_enabled() and self.params.requires_grad:
+            self._trained = choice
 
     @property
     def table_dtype(self) -> torch.dtype | None:
@@ -163,7 +204,6 @@ class HashGrid(Encoding):
 
     def encode(self, x: Float[Tensor, "n in_dim"]) -> Float[Tensor, "n out_dim"]:
         x, inside = self.place(x)
-        features = engines.encode(
-            x, self.params, self.layout, self.interpolation, self.engine, self.active_levels, self.table_dtype
-        )
+        options = self.active_levels, self.table_dtype, self._note
+        features = engines.encode(x, self.params, self.layout, self.interpolation, self.engine, *options)
         return features if inside is None else features * inside.to(features.dtype)

@@ -2,25 +2,17 @@
 
 Work is cut into tasks that write to disjoint memory: forward by level and range of points, the table's gradient by level,
 so that each row has one writer, which goes through the points in order. There are no atomics, and the result does not
-depend on which thread takes which task; nor on their number, until there are fewer levels than threads.
-
-Tasks run on torch's own OpenMP threads where these can be reached: after each of its operations torch keeps them spinning
-for some milliseconds, and other threads would have to share the cores with them. Elsewhere, and in forked processes, where
-OpenMP's threads are gone, a pool of Python threads serves (kernels release the GIL). numba's threading layers are not used:
-its default one aborts the process when two threads call it at once.
+depend on which thread takes which task; nor on their number, until there are fewer levels than threads. Which threads these
+are is the business of :mod:`.cpu_threads`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib.util
 import itertools
-import os
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neuralfield.encodings.hashgrid.cpu_threads import Task, drain, run
 from neuralfield.encodings.hashgrid.layout import PRIMES, GridLayout, too_large
 
 if TYPE_CHECKING:
     from neuralfield.encodings.hashgrid.cpu_kernels import Kernels
-
-Task = Callable[[], object]
 
 # Corners visited below which a second thread costs more than it brings: about a tenth of a millisecond.
 _WORK_PER_THREAD = 1 << 16
@@ -101,23 +92,10 @@ def backward(
         tasks: list[Task] = []
         sums: list[Task] = []
         if needs_params:
-            # Fine levels first: they take longest, and the short tasks fill the gap at the end.
-            for index, table in reversed(list(enumerate(_split(grad_params, layout)))):
-                parts = _ranges(chunk.n, _copies(chunk.threads, len(tables)))
-                copies = [table, *(np.zeros_like(table) for _ in parts[1:])]
-                for part, copy in zip(parts, copies, strict=True):
-                    level = chunk.level(index, copy, buffer, interpolation)
-                    tasks.append(functools.partial(kernels.table_gradient, *level, *part))
-                if copies[1:]:
-                    sums.append(functools.partial(functools.reduce, np.ndarray.__iadd__, copies))
+            tasks, sums = _by_level(kernels.table_gradient, chunk, grad_params, buffer, interpolation)
         if needs_x and interpolation != "nearest":
             target = grad_x[first * layout.in_dim :][: len(chunk.x)]
-            levels = [chunk.level(index, tables[index], buffer, interpolation) for index in range(len(tables))]
-            for part in _ranges(chunk.n, 4 * chunk.threads):  # each sums over the levels, in order
-                calls: deque[Task] = deque(
-                    functools.partial(kernels.input_gradient, *level, *part, target) for level in levels
-                )
-                tasks.append(functools.partial(_drain, calls))
+            tasks += _by_points(kernels.input_gradient, chunk, tables, buffer, interpolation, target)
         run(tasks, chunk.threads)
         run(sums, chunk.threads)
         first += chunk.n
@@ -125,6 +103,126 @@ def backward(
         torch.from_numpy(grad_x).view(x.shape) if needs_x else None,
         torch.from_numpy(grad_params) if needs_params else None,
     )
+
+
+def double_backward(
+    v: Float[Tensor, "n dim"] | None,
+    w: Float[Tensor, " parameters"] | None,
+    grad: Float[Tensor, "n out_dim"],
+    x: Float[Tensor, "n dim"],
+    params: Float[Tensor, " parameters"],
+    layout: GridLayout,
+    interpolation: str,
+    needs_grad: bool,
+    needs_x: bool,
+    needs_params: bool,
+) -> tuple[Float[Tensor, "n out_dim"] | None, Float[Tensor, "n dim"] | None, Float[Tensor, " parameters"] | None]:
+    r"""Gradients of what :func:`backward` computes: of $v \cdot \nabla_x + w \cdot \nabla_T$ applied to S = grad . f(x; T).
+
+    The part with v is in :mod:`.cpu_double_kernels`. As f is linear in the table, the part with w is the encoding of w in the
+    table's place: its features are the gradient to `grad`, and the gradient of these the one to x.
+
+    **Arguments**
+
+    - `v`, `w`: gradients to what :func:`backward` returned; `None` stands for zeros.
+    - `grad`, `x`, `params`, `layout`, `interpolation`: what :func:`backward` was called with.
+    - `needs_grad`, `needs_x`, `needs_params`: which of the three results are wanted.
+
+    **Returns**
+
+    gradients to `grad`, `x` and `params`; `None` where one is not wanted, or where nothing given depends on it.
+    """
+    out = grad_x = grad_params = None
+    if w is not None:
+        out = forward(x, w, layout, interpolation) if needs_grad else None
+        grad_x = backward(grad, x, w, layout, interpolation, True, False)[0] if needs_x else None
+    if v is not None:
+        if needs_x and grad_x is None:
+            grad_x = torch.zeros(x.shape)
+        along = _along(v, grad, x, params, layout, interpolation, needs_grad, grad_x, needs_params)
+        if along[0] is not None:
+            out = along[0] if out is None else out.add_(along[0])
+        grad_params = along[1]
+    return out, grad_x, grad_params
+
+
+def _along(
+    v: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    params: Tensor,
+    layout: GridLayout,
+    interpolation: str,
+    needs_grad: bool,
+    grad_x: Tensor | None,
+    needs_params: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The part of :func:`double_backward` with v: returned to `grad` and to the parameters, added to `grad_x`."""
+    along, steps = np.zeros(len(x) * layout.out_dim if needs_grad else 0, np.float32), _flat(v)
+    grad_params = _take_zeros(layout.n_parameters if needs_params else 0)
+    if interpolation != "nearest":  # else all stays zero
+        from neuralfield.encodings.hashgrid import cpu_double_kernels
+
+        kernels = cpu_double_kernels.make(layout.in_dim, layout.n_features)
+        tables, first = _split(_flat(params), layout), 0
+        target = None if grad_x is None else grad_x.view(-1).numpy()
+        for chunk in _chunks(_flat(x), _flat(grad), layout, _kernels(layout, interpolation)):
+            points = slice(first * layout.in_dim, (first + chunk.n) * layout.in_dim)
+            features = along[first * layout.out_dim :][: len(chunk.matrix) if needs_grad else 0]
+            given, found = chunk.matrix, features
+            if not chunk.direct:
+                given, found = np.empty_like(given), np.empty_like(found)
+                if needs_params or target is not None:
+                    chunk.transpose(chunk.matrix, given, back=False)
+            tasks: list[Task] = []
+            sums: list[Task] = []
+            if needs_params:
+                kernel = kernels.table_gradient_along
+                tasks, sums = _by_level(kernel, chunk, grad_params, given, interpolation, steps[points])
+            if target is not None:
+                kernel, extra = kernels.input_gradient_along, (target[points], steps[points])
+                tasks += _by_points(kernel, chunk, tables, given, interpolation, *extra)
+            if needs_grad:
+                tasks += _by_points(kernels.forward_along, chunk, tables, found, interpolation, steps[points])
+            run(tasks, chunk.threads)
+            run(sums, chunk.threads)
+            if needs_grad and not chunk.direct:
+                chunk.transpose(found, features, back=True)
+            first += chunk.n
+    return (
+        torch.from_numpy(along).view(grad.shape) if needs_grad else None,
+        torch.from_numpy(grad_params) if needs_params else None,
+    )
+
+
+def _by_level(
+    kernel: Any, chunk: _Chunk, gradient: Any, buffer: Any, interpolation: str, *extra: Any
+) -> tuple[list[Task], list[Task]]:
+    """Tasks that add a chunk's part to the table's gradient, each at the rows of one level; and tasks for after these."""
+    tasks: list[Task] = []
+    sums: list[Task] = []
+    # Fine levels first: they take longest, and the short tasks fill the gap at the end.
+    for index, table in reversed(list(enumerate(_split(gradient, chunk.layout)))):
+        parts = _ranges(chunk.n, _copies(chunk.threads, len(chunk.layout.levels)))
+        copies = [table, *(np.zeros_like(table) for _ in parts[1:])]
+        for part, copy in zip(parts, copies, strict=True):
+            level = chunk.level(index, copy, buffer, interpolation)
+            tasks.append(functools.partial(kernel, *level, *part, *extra))
+        if copies[1:]:
+            sums.append(functools.partial(functools.reduce, np.ndarray.__iadd__, copies))
+    return tasks, sums
+
+
+def _by_points(
+    kernel: Any, chunk: _Chunk, tables: list[Any], buffer: Any, interpolation: str, *extra: Any
+) -> list[Task]:
+    """Tasks that each take some points through all levels, in order."""
+    levels = [chunk.level(index, table, buffer, interpolation) for index, table in enumerate(tables)]
+    tasks: list[Task] = []
+    for part in _ranges(chunk.n, 4 * chunk.threads):
+        calls: deque[Task] = deque(functools.partial(kernel, *level, *part, *extra) for level in levels)
+        tasks.append(functools.partial(drain, calls))
+    return tasks
 
 
 class _Chunk:
@@ -227,82 +325,3 @@ def _copies(threads: int, levels: int) -> int:
     while levels * copies < 0.75 * threads * -(-levels * copies // threads):
         copies += 1
     return copies
-
-
-_BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-_forked = False
-
-
-def run(tasks: list[Task], threads: int) -> None:
-    """Run all tasks, begun in order, on the calling thread and up to `threads` - 1 others; raises what a task raises."""
-    queue = deque(tasks)
-    helpers = min(threads, len(tasks)) - 1
-    parallel = _openmp()
-    if helpers < 1:
-        _drain(queue)
-    elif parallel is None or _forked:
-        _run_in_pool(queue, helpers)
-    else:
-        errors: list[BaseException] = []
-
-        def body(_: int | None) -> None:
-            try:
-                _drain(queue)
-            except BaseException as error:  # must not leave through C; raised again below
-                queue.clear()
-                errors.append(error)
-
-        # As many as torch has, even if fewer would do: another number would make OpenMP end and start threads.
-        parallel(_BODY(body), None, torch.get_num_threads(), 0)
-        if errors:
-            raise errors[0]
-
-
-@functools.cache
-def _openmp() -> Any:
-    """``GOMP_parallel(function, data, threads, flags)`` of the OpenMP library that torch itself uses, where it has one."""
-    if not (sys.platform == "linux" and torch.backends.openmp.is_available()):
-        return None
-    function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)  # torch loads it for all to see
-    if function is not None:
-        function.argtypes, function.restype = (_BODY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-    return function
-
-
-def _run_in_pool(queue: deque[Task], helpers: int) -> None:
-    global _pool, _pool_size
-    if _pool is None or _pool_size < helpers:
-        _pool, _pool_size = ThreadPoolExecutor(helpers, thread_name_prefix="neuralfield"), helpers
-    try:
-        started = [_pool.submit(_drain, queue) for _ in range(helpers)]
-    except RuntimeError:  # the interpreter is shutting down: the calling thread does it all
-        started = []
-    try:
-        _drain(queue)
-    finally:
-        queue.clear()
-        for helper in started:
-            if not helper.cancel():  # one that has not begun, as when other callers keep the pool busy, is not needed
-                helper.result()
-
-
-def _drain(queue: deque[Task]) -> None:
-    """Run what is left of the tasks, while others may do the same."""
-    while True:
-        try:
-            task = queue.popleft()
-        except IndexError:
-            return
-        task()
-
-
-def _after_fork() -> None:
-    """Neither OpenMP's threads nor the pool's exist in a forked child; a new pool can be made there, a new team not."""
-    global _pool, _pool_size, _forked
-    _pool, _pool_size, _forked = None, 0, True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

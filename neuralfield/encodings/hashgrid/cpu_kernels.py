@@ -119,6 +119,58 @@ def locate(x, count, scale, entries, hashed, strides, smooth, buffers, dim, corn
                     row[k, i] = row[k, i] % size
 
 
+@numba.njit(inline="always")
+@no_type_check
+def gather(rows, row, weight, target, width, count, features, corners):
+    """Set the features of `count` points to their rows' sum by weight."""
+    for i in range(count):
+        for f in range(0, features - 1, 2):  # pairs: one load of 8 bytes serves both
+            a, b = f32(0), f32(0)
+            for k in range(corners):
+                w, j = weight[k, i], u64(row[k, i]) * u64(features) + u64(f)
+                a += w * rows[j]
+                b += w * rows[j + u64(1)]
+            target[i * width + f] = a
+            target[i * width + f + 1] = b
+        if features % 2:
+            a = f32(0)
+            for k in range(corners):
+                j = u64(row[k, i]) * u64(features) + u64(features - 1)
+                a += weight[k, i] * rows[j]
+            target[i * width + features - 1] = a
+
+
+@numba.njit(inline="always")
+@no_type_check
+def scatter(rows, row, weight, source, width, count, features, corners):
+    """Add the gradients of `count` points to their rows, by weight."""
+    for i in range(count):
+        for f in range(0, features - 1, 2):
+            a, b = source[i * width + f], source[i * width + f + 1]
+            for k in range(corners):
+                w, j = weight[k, i], u64(row[k, i]) * u64(features) + u64(f)
+                rows[j] += w * a
+                rows[j + u64(1)] += w * b
+        if features % 2:
+            a = source[i * width + features - 1]
+            for k in range(corners):
+                j = u64(row[k, i]) * u64(features) + u64(features - 1)
+                rows[j] += weight[k, i] * a
+
+
+@numba.njit(inline="always")
+@no_type_check
+def pull(rows, row, source, width, pulled, count, features, corners):
+    """The product of each corner's row with the gradient of its point, `pulled` [K, BLOCK]."""
+    for i in range(count):
+        for k in range(corners):
+            j = u64(row[k, i]) * u64(features)
+            a = f32(0)
+            for f in range(features):
+                a += rows[j + u64(f)] * source[i * width + f]
+            pulled[k, i] = a
+
+
 @no_type_check
 def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., None], ...]:
     """The kernels in Python, for D coordinates, F features, and K = 2^D corners (or 1: nearest).
@@ -136,22 +188,7 @@ def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., Non
             count = min(BLOCK, hi - first)
             points = x[first * dim : (first + count) * dim]
             locate(points, count, scale, entries, hashed, strides, smooth, buffers, dim, corners)
-            target = out[base + first * width :]
-            for i in range(count):
-                for f in range(0, features - 1, 2):  # pairs: one load of 8 bytes serves both
-                    a, b = f32(0), f32(0)
-                    for k in range(corners):
-                        w, j = weight[k, i], u64(row[k, i]) * u64(features) + u64(f)
-                        a += w * rows[j]
-                        b += w * rows[j + u64(1)]
-                    target[i * width + f] = a
-                    target[i * width + f + 1] = b
-                if features % 2:
-                    a = f32(0)
-                    for k in range(corners):
-                        j = u64(row[k, i]) * u64(features) + u64(features - 1)
-                        a += weight[k, i] * rows[j]
-                    target[i * width + features - 1] = a
+            gather(rows, row, weight, out[base + first * width :], width, count, features, corners)
 
     def table_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi):
         buffers = allocate(dim, corners)
@@ -160,19 +197,7 @@ def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., Non
             count = min(BLOCK, hi - first)
             points = x[first * dim : (first + count) * dim]
             locate(points, count, scale, entries, hashed, strides, smooth, buffers, dim, corners)
-            source = grad[base + first * width :]
-            for i in range(count):
-                for f in range(0, features - 1, 2):
-                    a, b = source[i * width + f], source[i * width + f + 1]
-                    for k in range(corners):
-                        w, j = weight[k, i], u64(row[k, i]) * u64(features) + u64(f)
-                        rows[j] += w * a
-                        rows[j + u64(1)] += w * b
-                if features % 2:
-                    a = source[i * width + features - 1]
-                    for k in range(corners):
-                        j = u64(row[k, i]) * u64(features) + u64(features - 1)
-                        rows[j] += weight[k, i] * a
+            scatter(rows, row, weight, grad[base + first * width :], width, count, features, corners)
 
     def input_gradient(x, rows, grad, base, width, scale, entries, hashed, strides, smooth, lo, hi, out):
         buffers = allocate(dim, corners)
@@ -182,16 +207,9 @@ def _functions(dim: int, features: int, corners: int) -> tuple[Callable[..., Non
             count = min(BLOCK, hi - first)
             points = x[first * dim : (first + count) * dim]
             locate(points, count, scale, entries, hashed, strides, smooth, buffers, dim, corners)
-            source = grad[base + first * width :]
             target = out[first * dim : (first + count) * dim]
             pulled = weight  # the weights are not needed: what is differentiated is their product along the axes
-            for i in range(count):
-                for k in range(corners):
-                    j = u64(row[k, i]) * u64(features)
-                    a = f32(0)
-                    for f in range(features):
-                        a += rows[j + u64(f)] * source[i * width + f]
-                    pulled[k, i] = a
+            pull(rows, row, grad[base + first * width :], width, pulled, count, features, corners)
             for d in range(dim):
                 # Differences along axis d, on the 2^(D-1) corners of the other axes ...
                 for k in range(corners // 2):

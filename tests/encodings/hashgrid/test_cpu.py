@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,26 +73,6 @@ def compare(layout: GridLayout, x: torch.Tensor, params: torch.Tensor, grad: tor
     expected = reference.backward(grad, x, params, layout, interpolation, True, True)
     assert_close(got[0], expected[0])
     assert_close(got[1], expected[1])
-
-
-@pytest.fixture
-def torch_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Sets torch's number of threads, until the test ends; two at first, used for any amount of work."""
-    before = torch.get_num_threads()
-    monkeypatch.setattr(cpu, "_WORK_PER_THREAD", 1)
-    torch.set_num_threads(2)
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=["torch's threads", "pool"])
-def either_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Tasks on OpenMP's threads, where torch has some, and on those that serve elsewhere."""
-    if request.param == "pool":
-        monkeypatch.setattr(cpu, "_openmp", lambda: None)
-    elif cpu._openmp() is None:
-        pytest.skip("torch has no OpenMP of GNU's kind here")
-    return str(request.param)
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -218,31 +197,6 @@ def test_called_from_many_threads(either_threads, torch_threads) -> None:  # typ
     assert not wrong and not any(caller.is_alive() for caller in callers)
 
 
-def test_tasks_run_on_several_threads(either_threads, torch_threads) -> None:  # type: ignore[no-untyped-def]
-    """Two tasks that wait for each other end only if they run at the same time."""
-    barrier = threading.Barrier(2)
-    seen: list[int] = []
-
-    def meet() -> None:
-        barrier.wait(timeout=20)
-        seen.append(threading.get_ident())
-
-    cpu.run([meet, meet], 2)
-    assert len(set(seen)) == 2
-
-
-def test_an_error_in_a_task_is_raised_and_the_pool_goes_on(either_threads, torch_threads) -> None:  # type: ignore[no-untyped-def]
-    done: list[int] = []
-
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        cpu.run([fail, fail, fail], 2)
-    cpu.run([lambda: done.append(1)] * 5, 2)
-    assert len(done) == 5
-
-
 def test_what_it_does_not_take() -> None:
     layout, x, params, _ = problem("2d")
     assert cpu.supports(x, params, layout, "linear") is None
@@ -264,7 +218,7 @@ SCRIPT = """
 import logging, os, sys, threading
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
 import torch
-from neuralfield.encodings.hashgrid import cpu, reference
+from neuralfield.encodings.hashgrid import cpu, cpu_threads, reference
 from neuralfield.encodings.hashgrid.layout import make_layout
 assert "numba" not in sys.modules
 cpu._WORK_PER_THREAD = 1
@@ -278,7 +232,7 @@ print("equal", check())
 if hasattr(os, "fork"):
     child = os.fork()
     if child == 0:
-        os._exit(0 if check() and cpu._pool is not None else 1)
+        os._exit(0 if check() and cpu_threads._pool is not None else 1)
     print("child", os.waitpid(child, 0)[1])
 """
 

@@ -11,30 +11,11 @@ import pytest
 import torch
 
 from neuralfield.encodings import HashGrid
-from neuralfield.encodings.hashgrid import cpu, engines, reference, triton_engine
+from neuralfield.encodings.hashgrid import engines, reference, triton_engine
 from neuralfield.errors import ConfigError, MissingDependency
+from tests.encodings.hashgrid.small_grids import each_engine, gradients, grid, points
 
-ENGINES = ["reference", pytest.param("cpu", marks=pytest.mark.skipif(cpu.available() is not None, reason="no numba"))]
-each_engine = pytest.mark.parametrize("engine", ENGINES)
 HALVES = (torch.float16, torch.bfloat16)
-
-
-def grid(engine: str = "reference", **options: object) -> HashGrid:
-    """Four levels, the last two hashed, and a table that is standard normal."""
-    sizes = {"n_levels": 4, "log2_hashmap_size": 6, "base_resolution": 4, "per_level_scale": 1.7}
-    module = HashGrid(2, engine=engine, **{**sizes, **options})
-    with torch.no_grad():
-        module.params.normal_(generator=torch.Generator().manual_seed(0))
-    return module
-
-
-def points(n: int = 50) -> torch.Tensor:
-    return torch.rand(n, 2, generator=torch.Generator().manual_seed(1))
-
-
-def gradients(module: HashGrid, x: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    x = x.clone().requires_grad_(True)
-    return torch.autograd.grad(module(x), (x, module.params), grad)
 
 
 # The choice
@@ -43,7 +24,9 @@ def gradients(module: HashGrid, x: torch.Tensor, grad: torch.Tensor) -> tuple[to
 def test_triton_is_chosen_on_cuda_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_engine, "available", lambda: None)
     assert engines.choose("auto", "cuda").name == engines.choose("triton", "cuda:1").name == "triton"
-    assert engines.unavailable("cuda") == {"cpu": "it runs on the CPU, and this is cuda"}
+    missing = engines.unavailable("cuda")
+    assert missing.pop("cpu") == "it runs on the CPU, and this is cuda"
+    assert "tinycudann is not installed" in missing.pop("tinycudann", "tinycudann is not installed") and not missing
     assert engines.choose("reference", "cuda").name == "reference"
 
 
@@ -108,6 +91,29 @@ def test_what_a_compiler_is_needed_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no Python.h in /nowhere" in (triton_engine._no_compiler() or "")
     monkeypatch.setenv("CPATH", "/somewhere")
     assert triton_engine._no_compiler() is None
+
+
+# What ran
+
+
+@each_engine
+def test_the_engine_that_ran(engine: str) -> None:
+    module = grid(engine)
+    assert module.engine_choice == engines.EngineChoice(engine, "asked for")
+    module(points())
+    assert module.engine_choice == engines.EngineChoice(engine, "asked for")
+
+
+def test_the_reason_for_the_reference() -> None:
+    """In float64 and five dimensions it runs, whatever is chosen for the device."""
+    module = grid("auto").double()
+    module(points())
+    assert module.engine_choice.name == "reference" and "coordinates are float64" in module.engine_choice.reason
+    five = HashGrid(5, 2, log2_hashmap_size=4)
+    five(torch.rand(3, 5))
+    assert five.engine_choice.name == "reference" and "has 5 and 2" in five.engine_choice.reason
+    assert "engine" in copy.deepcopy(five).engine_choice.reason and "_ran" not in five.config
+    assert five.to("meta").engine_choice.reason.startswith("plain torch on meta")
 
 
 # Active levels
