@@ -74,7 +74,7 @@ def fit(
         network = defaults.network_options({**sizes, **chosen}, name)
     field = build_field(signal, encoding, network, seed, where)
     if given.batch_size is None:
-        given = replace(given, batch_size=defaults.batch_size(name, where))
+        given = replace(given, batch_size=defaults.batch_size(name, where, signal.details))
     path = None if folder is None else Path(folder)
     tell = reporter(progress)
     if why is not None:

@@ -56,7 +56,8 @@ def write(
         "batch_size": outcome.batch_size,
         "encoding": encodings.registry.name_of(field.encoding),
         "device": devices.describe(field.device),
-        "engine": engine_of(field),
+        "engine": engine_of(field).name,
+        "engine_reason": engine_of(field).reason,
         "signal": signal.describe(),
         "versions": devices.versions(),
     }
@@ -67,12 +68,12 @@ def write(
     return {**measured, **known}
 
 
-def engine_of(field: Field) -> str:
-    """The engine that evaluates the field's encoding: a hash grid's, else "torch"."""
+def engine_of(field: Field) -> engines.EngineChoice:
+    """The engine that evaluates the field's encoding, and why: a hash grid's, else "torch"."""
     for module in field.encoding.modules():
         if isinstance(module, HashGrid):
-            return engines.choose(module.engine, field.device).name
-    return "torch"
+            return module.engine_choice
+    return engines.EngineChoice("torch", "this encoding is a few operations of torch")
 
 
 def _write_history(path: Path, history: list[dict[str, Any]]) -> None:

@@ -65,7 +65,7 @@ def prepare(config: Mapping[str, Any], tell: Silent | None = None) -> Prepared:
     network = defaults.network_options(config.get("network", {}), encoding.get("name", ""))
     field = build_field(signal, encoding, network, seed, device)
     if options.batch_size is None:
-        options = replace(options, batch_size=defaults.batch_size(encoding["name"], device))
+        options = replace(options, batch_size=defaults.batch_size(encoding["name"], device, signal.details))
     return Prepared(signal, field, options, seed, device, encoding["name"], why)
 
 
@@ -130,7 +130,7 @@ def run(
     with log_to(tell):
         outcome = trainer.run(title=_title(prepared))
         metrics = results.write(prepared.signal, prepared.field, outcome, folder, config=config, tell=tell)
-    metrics |= {"seed": prepared.seed, "precision": prepared.options.precision}
+    metrics |= {"seed": prepared.seed, "precision": trainer.precision}
     metrics |= {"overrides": list(overrides), "fingerprint": prepared.signal.fingerprint()}
     if prepared.why is not None:
         metrics["auto"] = {"encoding": prepared.field.config["encoding"], **asdict(prepared.why)}
@@ -182,7 +182,7 @@ def _title(prepared: Prepared) -> str:
     signal, field = prepared.signal, prepared.field
     return (
         f"{signal.title}; {prepared.name}, {field.n_parameters:,} parameters; "
-        f"{devices.describe(prepared.device)}, {results.engine_of(field)} engine"
+        f"{devices.describe(prepared.device)}, {results.engine_of(field).name} engine"
     )
 
 

@@ -1,4 +1,4 @@
-"""Speed against the peers that are installed: `python scripts/benchmark.py encode | step | fit | ntk`."""
+"""Speed against the peers that are installed: `python scripts/benchmark.py encode | step | fit | tancik | ntk`."""
 
 import sys
 

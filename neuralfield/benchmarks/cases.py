@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuralfield import field as fields
-from neuralfield.benchmarks import peers
+from neuralfield.benchmarks import compact_sizes, peers
 from neuralfield.benchmarks.timing import alternate, ratio
 from neuralfield.encodings import HashGrid
 from neuralfield.encodings.hashgrid import engines
@@ -70,11 +70,17 @@ def _tinycudann_config(grid: HashGrid) -> dict[str, object]:
     return tinycudann.to_config(grid)
 
 
-def naive_stack(signal: ImageSignal, device: torch.device, batch: int) -> tuple[Callable[[], object], nn.Module]:
-    """A training step as research scripts have it: naive grid, nn.Sequential, torch.optim.Adam, random pixels."""
+def naive_stack(
+    signal: ImageSignal, device: torch.device, batch: int, sizes: Mapping[str, int] | None = None
+) -> tuple[Callable[[], object], nn.Module]:
+    """A training step as research scripts have it: naive grid, nn.Sequential, torch.optim.Adam, random pixels.
+
+    `sizes`: n_levels and log2_size of the grid; None: 16, and the table that our defaults choose.
+    """
     torch.manual_seed(0)
-    size = defaults.encoding_options(defaults.automatic("hashgrid", {}), signal)
-    grid = peers.NaiveGrid(2, 16, 2, size["log2_hashmap_size"], 16, size["max_resolution"])
+    ours = defaults.encoding_options(defaults.automatic("hashgrid", {}), signal)
+    sizes = sizes or {"n_levels": 16, "log2_size": ours["log2_hashmap_size"]}
+    grid = peers.NaiveGrid(2, n_features=2, base=16, highest=ours["max_resolution"], **sizes)
     layers = [nn.Linear(grid.out_dim, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, signal.out_dim)]
     model = nn.Sequential(grid, *layers).to(device)
     adam = torch.optim.Adam(model.parameters(), 1e-2, betas=(0.9, 0.99), eps=1e-15)
@@ -92,13 +98,19 @@ def naive_stack(signal: ImageSignal, device: torch.device, batch: int) -> tuple[
     return step, model
 
 
-def our_trainer(signal: ImageSignal, device: torch.device, batch: int | None = None, **options: Any) -> Trainer:
-    """The default field and options for a signal, as `scripts/fit.py` builds them."""
+def our_trainer(
+    signal: ImageSignal,
+    device: torch.device,
+    batch: int | None = None,
+    grid: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Trainer:
+    """The default field and options for a signal, as `scripts/fit.py` builds them, or with another grid."""
     torch.manual_seed(0)
-    encoding = defaults.encoding_options(defaults.automatic("hashgrid", {}), signal)
+    encoding = defaults.encoding_options(grid or defaults.automatic("hashgrid", {}), signal)
     network = defaults.network_options({"width": "auto", "depth": "auto"}, "hashgrid")
     field = fields.build(2, signal.out_dim, encoding, network).to(device)
-    size = batch or defaults.batch_size("hashgrid", device)
+    size = batch or defaults.batch_size("hashgrid", device, signal.details)
     return Trainer(field, signal, FitOptions(batch_size=size, **options), progress=False)
 
 
@@ -118,9 +130,14 @@ def step(rounds: int, device: torch.device, signal: ImageSignal) -> list[Row]:
     return [{"case": case, "what": n, "ms": 1e3 * t.median, "ratio": ratio(t, base)} for n, t in times.items()]
 
 
-def fit(seconds: float, device: torch.device, signal: ImageSignal) -> list[Row]:
-    """PSNR over the training pixels after some seconds of training, defaults against the naive stack."""
-    trainer = our_trainer(signal, device, steps=None, seconds=seconds)
+def fit(seconds: float, device: torch.device, signal: ImageSignal, compact: bool = False) -> list[Row]:
+    """PSNR over the training pixels after some seconds of training, defaults against the naive stack.
+
+    `compact`: both with about as many parameters, ours with at most one for every four pixel values.
+    """
+    trainer = our_trainer(
+        signal, device, grid=compact_sizes.our_grid(signal) if compact else None, steps=None, seconds=seconds
+    )
     outcome = trainer.run()
     probe = Probe(signal, signal.judged_on()["psnr_train"], signal.split.n_train)
     case = f"{signal.name}, {seconds:g} s"
@@ -130,7 +147,8 @@ def fit(seconds: float, device: torch.device, signal: ImageSignal) -> list[Row]:
             "parameters": trainer.field.n_parameters,
         }
     ]  # fmt: skip
-    naive, model = naive_stack(signal, device, 2**13)
+    equal = compact_sizes.naive_sizes(trainer.field.n_parameters, signal.out_dim) if compact else None
+    naive, model = naive_stack(signal, device, 2**13, equal)
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         naive()

@@ -6,6 +6,7 @@ something to compare with; nerfstudio's own class and tinycudann take part where
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralfield.encodings.hashgrid.layout import PRIMES
+from neuralfield.field import Field
 
 
 class NaiveGrid(nn.Module):
@@ -52,6 +54,20 @@ class NaiveGrid(nn.Module):
             share = torch.where(bits.bool(), weight, 1 - weight).prod(-1, keepdim=True)
             out = out + share * self.table[index % self.size + self.offsets]
         return out.flatten(1)
+
+
+def fourier_features(x: Tensor, frequencies: Tensor) -> Tensor:
+    """Cosines, then sines, as the authors of Fourier features compute them (their notebook: sines first)."""
+    projected = (2 * math.pi * x) @ frequencies
+    return torch.cat([torch.cos(projected), torch.sin(projected)], dim=-1)
+
+
+def fourier_network(field: Field) -> nn.Sequential:
+    """The layers of a ReLU network with a sigmoid behind it, from linear layers of torch, with the field's weights."""
+    layers: list[nn.Module] = []
+    for layer in field.network.linear_layers():  # type: ignore[operator]
+        layers += [copy.deepcopy(layer), nn.ReLU()]
+    return nn.Sequential(*layers[:-1], nn.Sigmoid())
 
 
 def nerfstudio_grid(n_levels: int, n_features: int, log2_size: int, base: int, highest: float) -> nn.Module | None:

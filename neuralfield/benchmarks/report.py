@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from neuralfield import devices
-from neuralfield.benchmarks import cases, ntk_cases, ntk_peers
+from neuralfield.benchmarks import cases, ntk_cases, ntk_peers, waves
+from neuralfield.checks import choice, integer
 from neuralfield.cli.arguments import Parser
 from neuralfield.cli.guard import guarded
 from neuralfield.files import write_json
+from neuralfield.fitting.options import PRECISIONS
 from neuralfield.signals.image import load_image
 
 
@@ -27,11 +29,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = Parser(prog="benchmark.py", description="Speed against the peers that are installed, alternating.")
-    what = "encode: the grid; step: training; fit: PSNR; ntk: tangent kernels"
-    parser.add_argument("what", choices=("encode", "step", "fit", "ntk"), help=what)
+    what = (
+        "encode: the grid; step: training; fit: PSNR; tancik: Fourier features, all pixels a step; ntk: tangent kernels"
+    )
+    parser.add_argument("what", choices=("encode", "step", "fit", "tancik", "ntk"), help=what)
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds of encode, step and ntk (default 9)")
     parser.add_argument("--seconds", type=float, default=10.0, help="training time of fit (default 10)")
-    parser.add_argument("--image", help="image of step and fit (default: the coffee sample)")
+    parser.add_argument("--compact", action="store_true", help="fit: at most one parameter for every 4 pixel values")
+    parser.add_argument("--steps", type=int, default=20, help="tancik: steps on the full batch (default 20)")
+    parser.add_argument(
+        "--crop", type=int, default=512, help="tancik: pixels of the square that is fitted (default 512)"
+    )
+    parser.add_argument("--precision", default="auto", help="tancik: ours; auto, float32, bfloat16 (the peer: float32)")
+    parser.add_argument("--image", help="image of step, fit (default: coffee sample) and tancik (astronaut)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--large", action="store_true", help="ntk: also what takes minutes and gigabytes")
     parser.add_argument("--neural-tangents", metavar="PYTHON", help="ntk: interpreter that has neural-tangents, a peer")
@@ -43,12 +53,15 @@ def _run(arguments: list[str]) -> int:
         rows = cases.encode(given.rounds, device)
     elif given.what == "ntk":
         rows = ntk_cases.ntk(given.rounds, device, given.large, given.neural_tangents)
+    elif given.what == "tancik":
+        steps = integer("--steps", given.steps, 2)
+        rows = waves.tancik(steps, device, given.image, given.crop, choice("--precision", given.precision, PRECISIONS))
     else:
         signal = load_image(given.image, name="coffee")
         rows = (
             cases.step(given.rounds, device, signal)
             if given.what == "step"
-            else cases.fit(given.seconds, device, signal)
+            else cases.fit(given.seconds, device, signal, given.compact)
         )
     Console().print(_table(rows))
     output = Path(given.output or f"outputs/benchmark_{given.what}.json")

@@ -13,7 +13,7 @@ from neuralfield.cli.arguments import Parser
 _OPTIONAL = {
     "numba": ("the compiled CPU engine of the hash grid", "pip install numba"),
     "tinycudann": (
-        "tiny-cuda-nn itself, to exchange weights with and to compare",
+        "tiny-cuda-nn itself: an engine of the hash grid on CUDA, and to exchange weights with",
         'pip install "setuptools<82" wheel ninja && pip install --no-build-isolation '
         '"git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"',
     ),
@@ -36,6 +36,7 @@ def doctor(arguments: list[str]) -> int:
     console = Console()
     device = devices.resolve("auto")
     chosen = engines.choose("auto", device)
+    missing = engines.unavailable(device)
     console.print("[bold]Versions[/bold]")
     console.print(_rows({k: v or "not installed" for k, v in devices.versions().items()}))
     console.print("\n[bold]What will be used[/bold]")
@@ -46,12 +47,15 @@ def doctor(arguments: list[str]) -> int:
         "other encodings": f"torch on {device.type}",
         "configs": str(config_folder()),
     }
-    for name, reason in engines.unavailable(device).items():
-        rows[f"not {name}"] = reason
     probe = torch.zeros(64, 64, 3).numpy()
     distance = lpips_distance(probe, probe)
     rows["LPIPS"] = "weights are here" if distance.value is not None else f"not computed: {distance.reason}"
     console.print(_rows(rows))
+    console.print(f"\n[bold]Engines of the hash grid[/bold] (encoding.engine=NAME; on {device.type})")
+    console.print(
+        _rows({name: f"cannot be used: {missing[name]}" if name in missing else _can(name == chosen.name)
+               for name in engines.ENGINES})
+    )  # fmt: skip
     console.print("\n[bold]Optional packages[/bold]")
     console.print(
         _rows({name.split(".")[-1]: f"{'there' if _found(name) else 'not installed'}: {purpose}"
@@ -59,6 +63,10 @@ def doctor(arguments: list[str]) -> int:
                for name, (purpose, install) in _OPTIONAL.items()})
     )  # fmt: skip
     return 0
+
+
+def _can(chosen: bool) -> str:
+    return "can be used, and is by default" if chosen else "can be used"
 
 
 def _why_no_cuda() -> str:

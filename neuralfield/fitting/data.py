@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from neuralfield.fitting.memory import free_bytes
 from neuralfield.signals.base import Signal
 
 _CACHE_BYTES = 2**30
 """Whole training sets up to this size, as float32, are kept ready-made: on the host, or on a GPU with room to spare."""
+
+
+class Batch(NamedTuple):
+    """The samples of one step.
+
+    - `coordinates`: [n, D]; `target`: [n, C].
+    - `position`: [n], where they stand among the training samples; None: they are all of them, in order.
+    """
+
+    coordinates: Float[Tensor, "n dim"]
+    target: Float[Tensor, "n channels"]
+    position: Int64[Tensor, " n"] | None
 
 
 class TrainingData:
@@ -25,21 +40,24 @@ class TrainingData:
         self.batches = signal.batches(batch_size, seed)
         self._cached: tuple[Tensor, Tensor] | None = None
         needed = 4 * signal.split.n_train * (signal.in_dim + signal.out_dim)
-        if needed <= min(_CACHE_BYTES, _free_bytes(device) // 4):
+        if needed <= min(_CACHE_BYTES, free_bytes(device) // 4):
             index = signal.split.train(torch.arange(signal.split.n_train))
             self._cached = signal.coordinates(index).to(device), signal.values(index).to(device)
 
-    def batch(self, step: int) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n channels"]]:
-        """Coordinates and values of one step, counted from 0."""
+    @property
+    def coordinates(self) -> Float[Tensor, "n dim"] | None:
+        """Coordinates of all training samples, in order; None where they are not kept."""
+        return None if self._cached is None else self._cached[0]
+
+    def batch(self, step: int) -> Batch:
+        """The samples of one step, counted from 0."""
         if self._cached is None:
             index = self.signal.split.train(self.batches.batch(step))
-            return self.signal.coordinates(index).to(self.device), self.signal.values(index).to(self.device)
+            return Batch(
+                self.signal.coordinates(index).to(self.device), self.signal.values(index).to(self.device), None
+            )
         coordinates, values = self._cached
         if self.batches.full:
-            return coordinates, values
+            return Batch(coordinates, values, None)
         position = self.batches.batch(step).to(self.device)
-        return coordinates[position], values[position]
-
-
-def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**40
+        return Batch(coordinates[position], values[position], position)

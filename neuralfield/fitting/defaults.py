@@ -43,8 +43,12 @@ def encoding_options(options: Mapping[str, Any], signal: Signal) -> dict[str, An
 
 
 def asks_for_a_choice(options: Mapping[str, Any]) -> bool:
-    """Whether the encoding, or the sigma of Fourier features, is left to a prediction (:mod:`neuralfield.explain.auto`)."""
+    """Whether the encoding, the sigma of Fourier features, or a hash grid's finest level or number of levels is left to a
+    prediction (:mod:`neuralfield.explain.auto`), or is a word that only that can refuse."""
     name = options.get("name")
+    if name == "hashgrid":
+        finest = options.get("max_resolution")
+        return isinstance(options.get("n_levels"), str) or (isinstance(finest, str) and finest != AUTO)
     return name == AUTO or (name == "fourier" and isinstance(options.get("sigma"), str) and options["sigma"] == AUTO)
 
 
@@ -74,8 +78,14 @@ def fit_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def batch_size(encoding_name: str, device: torch.device) -> int:
-    """Samples a step: small enough for many steps a second, large enough to keep the device busy."""
-    if device.type == "cuda":
-        return 2**16 if encoding_name == "hashgrid" else 2**15
-    return 2**13 if encoding_name == "hashgrid" else 2**12
+def batch_size(encoding_name: str, device: torch.device, details: int = 0) -> int:
+    """Samples a step: small enough for many steps a second, large enough to keep the device busy.
+
+    Behind a hash grid the batch grows with the square root of the number of samples (`details`, of a signal): the optimiser
+    passes over the whole table at each step, whatever the batch. On a CPU from 2^13 (half a megapixel) over 2^14
+    (3 megapixels) to at most 2^17.
+    """
+    if encoding_name != "hashgrid":
+        return 2**15 if device.type == "cuda" else 2**12
+    growth = max(0, round(math.log2(max(details, 1) / 2**19) / 2))
+    return 2 ** (16 + min(growth, 2)) if device.type == "cuda" else 2 ** (13 + min(growth, 4))

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from neuralfield.errors import ConfigError, DeviceError, DivergedError, OutputError
 from neuralfield.field import Field
-from neuralfield.fitting import checkpoint, eikonal, losses, optimizer
+from neuralfield.fitting import checkpoint, eikonal, losses, optimizer, precision
 from neuralfield.fitting.data import TrainingData
 from neuralfield.fitting.evaluation import Probe
+from neuralfield.fitting.forward import Gradients
 from neuralfield.fitting.interrupt import Interrupt
 from neuralfield.fitting.options import FitOptions
 from neuralfield.fitting.progress import Report, Silent, reporter
@@ -53,6 +54,10 @@ class Trainer:
     - `seed`: of the batches.
     - `folder`: where checkpoints go; None for none.
     - `progress`: True, False or a reporter.
+
+    **Attributes**
+
+    - `precision`: of the network's products: what `options.precision` came to here.
     """
 
     def __init__(
@@ -70,7 +75,9 @@ class Trainer:
         self.batch_size = min(n, options.batch_size) if isinstance(options.batch_size, int) else n
         self.data = TrainingData(signal, self.batch_size, seed, field.device)
         self.optimizer = optimizer.build(field, options)
-        self.loss = losses.of_signal(options.loss, signal)
+        self.precision = precision.resolve(options.precision, field)
+        loss = losses.of_signal(options.loss, signal)
+        self.gradients = Gradients(field, self.data, loss, self.batch_size, options, self.precision)
         eikonal.check(options.eikonal, signal)
         self.eikonal_points = eikonal.EikonalPoints(seed)
         self.progress = reporter(progress)
@@ -86,7 +93,7 @@ class Trainer:
         }
         self.deciding = list(self.probes)[-1]
         self.identity: dict[str, Any] = {
-            "fit": options.identity(),
+            "fit": {**options.identity(), "precision": self.precision},
             **(field.config if folder is not None else {}),
             "signal": signal.fingerprint(),
             "seed": seed,
@@ -155,17 +162,17 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
-        coordinates, target = self.data.batch(self.state.step)
-        with torch.autocast(coordinates.device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            prediction = self.field(coordinates)
-        loss = self.loss(prediction.float(), target)
-        if options.eikonal:
-            points = self.eikonal_points.at(self.state.step, coordinates)
-            loss = loss + options.eikonal * eikonal.eikonal(self.field, points)
+        batch = self.data.batch(self.state.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self.gradients.add(batch)
+        if options.eikonal:
+            points = self.eikonal_points.at(self.state.step, batch.coordinates)
+            term = options.eikonal * eikonal.eikonal(self.field, points)
+            # The points require gradients too, but nobody wants their second derivative.
+            term.backward(inputs=[p for p in self.field.parameters() if p.requires_grad])
+            loss += term.detach()
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
     def _fraction(self) -> float:
         """How much of the fit is done, 0 to 1, by the limit that is nearer."""

@@ -11,7 +11,7 @@ from neuralfield.errors import ConfigError, nearest
 from neuralfield.fitting.losses import LOSSES
 from neuralfield.fitting.schedule import SCHEDULES
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class FitOptions:
     - `beta1`, `beta2`, `eps`: Adam's. `eps` is tiny because a hash table's gradients are: rows that few pixels touch must
       still move by the full learning rate (Müller et al. 2022, section 4).
     - `weight_decay`: L2 on the network's weights, never on a table's (it would decay rows that no pixel touches).
-    - `precision`: of the network's matrix products; the encoding stays in float32.
+    - `precision`: of the network's matrix products; the encoding stays in float32. "auto": bfloat16 where the hardware
+      multiplies it fast and the network bears it (:func:`~neuralfield.fitting.precision.resolve`), else float32.
     - `eval_every`: steps between evaluations; None: at 1, 2, 3, 4, 6, 8, 11, 16, ... (powers of the root of two).
     - `eval_points`: samples in such an evaluation; the final metrics are over all.
     - `checkpoint_seconds`: time between checkpoints; 0: none.
@@ -57,7 +58,7 @@ class FitOptions:
     beta2: float = 0.99
     eps: float = 1e-15
     weight_decay: float = 0.0
-    precision: str = "float32"
+    precision: str | None = "auto"
     eval_every: int | None = None
     eval_points: int = 32768
     checkpoint_seconds: float = 15.0
@@ -95,7 +96,10 @@ class FitOptions:
             number(f"fit.{name}", getattr(self, name), 0, 1 - 1e-9)
         number("fit.eps", self.eps, 0, above=True)
         number("fit.weight_decay", self.weight_decay, 0)
-        choice("fit.precision", self.precision, PRECISIONS)
+        # A configuration's "auto" arrives as None, like that of every other option.
+        object.__setattr__(
+            self, "precision", choice("fit.precision", "auto" if self.precision is None else self.precision, PRECISIONS)
+        )
         self._whole("eval_every", 1)
         self._whole("eval_points", 1)
         number("fit.checkpoint_seconds", self.checkpoint_seconds, 0)

@@ -85,7 +85,8 @@ class _State:
         noise: float,
     ) -> None:
         self.parts, self.test, self.sizes = parts, test, sizes
-        self.r, self.r_test, self.step = r, r_test, 0
+        self.r, self.step = r, 0
+        self._r_test, self._pending = r_test, parts.new_zeros(len(parts), *r.shape)
         self.own = slice(0, columns)
         self.ratio, self.noise = ratio, noise
         self.diagonals = parts.diagonal(dim1=1, dim2=2)
@@ -96,6 +97,14 @@ class _State:
         self.beta2 = beta2
         self.weights = parts.new_ones(len(parts))
         self.basis: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def r_test(self) -> Tensor:
+        """Residuals on test points. They are brought up to date when asked for: most steps are not reported."""
+        if len(self._r_test):
+            for test, pending in zip(self.test, self._pending, strict=True):
+                self._r_test = self._r_test - test @ pending
+            self._pending.zero_()
+        return self._r_test
 
     def products(self) -> Tensor:
         """K_g r of every part, one matrix product for all."""
@@ -124,19 +133,16 @@ class _State:
         weights = rates / (self.corrected(self.v, self.step) + eps) / (1 - beta1**self.step)
         self.weights = weights
         self.r = self.r - torch.einsum("g,gnc->nc", weights, self.momentum_parts)
-        if len(self.r_test):
-            groups, m, n = self.test.shape
-            moved = (self.test.reshape(groups * m, n) @ self.momentum).reshape(groups, m, -1)
-            self.r_test = self.r_test - torch.einsum("g,gmc->mc", weights, moved)
+        self._pending += weights[:, None, None] * self.momentum
 
     def interval(self, rates: Tensor, eps: float, count: int) -> None:
         """``count`` steps at once; ``rates`` are summed over them. The weights are those of the interval's middle."""
         before = self.square(self.products())
-        start = self.r, self.r_test
+        start = self.r
         self._exponential(rates, eps, count, before, test=False)
         # The gradients' size halfway is taken as the geometric mean of both ends, the second found by a trial.
         middle = torch.sqrt(before * self.square(self.products()))
-        self.r, self.r_test = start
+        self.r = start
         self._exponential(rates, eps, count, middle, test=True)
         self.v = self.beta2**count * self.v + (1 - self.beta2**count) * middle
         self.step += count
@@ -147,10 +153,9 @@ class _State:
         self.weights = self.scale * rates / (self.corrected(v, self.step + count / 2) + eps)
         values, vectors, scale = self._modes(square * self.sizes)
         modes = vectors.T @ self.r
-        if test and len(self.r_test):
+        if test:
             gain = (-torch.expm1(-scale * values) / values)[:, None] * modes
-            weighted = torch.einsum("g,gmn->mn", self.basis_weights, self.test)
-            self.r_test = self.r_test - weighted @ (vectors @ gain)
+            self._pending += self.basis_weights[:, None, None] * (vectors @ gain)
         self.r = vectors @ (torch.exp(-scale * values)[:, None] * modes)
 
     def _modes(self, energy: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -265,7 +270,8 @@ def predict_adam(
         else:
             state.step = end
         if end in wanted:
-            own, start = state.r_test[:, :columns], state.r_test[:, columns:]
+            r_test = state.r_test()
+            own, start = r_test[:, :columns], r_test[:, columns:]
             rows.append((end, _mse(state.r[:, :columns]), _mse(own, counted), _mse(start, counted)))
     table = np.array(rows)
     weights = state.weights / state.weights.max()
@@ -275,7 +281,7 @@ def predict_adam(
         table[:, 2] if len(r_test) else None,
         table[:, 3] if len(r_test) and f0 is not None else None,
         state.r[:, :columns],
-        state.r_test[:, :columns] if len(r_test) else None,
+        state.r_test()[:, :columns] if len(r_test) else None,
         dict(zip(names, weights.tolist(), strict=True)),
     )
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import neuralfield as nf
+from neuralfield.encodings import HashGrid
 from neuralfield.fitting import defaults
 
 
@@ -43,6 +44,31 @@ def test_steps_end_a_fit_only_where_nothing_else_does(given: dict, steps: int | 
 def test_a_gpu_gets_larger_batches() -> None:
     for name in ("hashgrid", "fourier"):
         assert defaults.batch_size(name, torch.device("cuda")) > defaults.batch_size(name, torch.device("cpu"))
+
+
+def test_batches_behind_a_grid_grow_with_the_signal() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    sizes = [defaults.batch_size("hashgrid", cpu, details) for details in (64**2, 512 * 768, 3 * 2**20, 10**8, 10**12)]
+    assert sizes == [2**13, 2**13, 2**14, 2**17, 2**17]
+    assert defaults.batch_size("hashgrid", cuda, 10**8) == 2**18
+    assert {defaults.batch_size("fourier", cpu, details) for details in (1, 10**8)} == {2**12}
+
+
+def test_an_icon_and_a_large_photograph_get_sizes_that_suit_them() -> None:
+    """Rows about as many as pixels, the finest level no finer than the pixels."""
+    icon = nf.ImageSignal.from_array(np.zeros((64, 64, 3)))
+    assert icon.details == 64**2
+    small = nf.encodings.build(in_dim=2, **defaults.encoding_options(defaults.automatic("hashgrid", {}), icon))
+    assert isinstance(small, HashGrid)
+    assert small.layout.levels[-1].resolution in (64, 65)  # as float32 rounds
+    assert small.layout.n_parameters < 10 * icon.n_values
+    photograph = nf.ImageSignal.from_array(np.broadcast_to(np.uint8(0), (10_000, 10_000, 1)))
+    with torch.device("meta"):
+        large = nf.encodings.build(
+            in_dim=2, **defaults.encoding_options(defaults.automatic("hashgrid", {}), photograph)
+        )
+    assert isinstance(large, HashGrid)
+    assert large.layout.levels[-1].resolution == 10_000 and large.layout.n_parameters < photograph.n_values
 
 
 @pytest.mark.parametrize(

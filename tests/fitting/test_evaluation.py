@@ -51,7 +51,7 @@ def test_data_on_demand_equals_cached_data(
     data = TrainingData(signal, 50, seed=3, device=torch.device("cpu"))
     seen = []
     for step in range(data.batches.batches_per_epoch):
-        coordinates, values = data.batch(step)
+        coordinates, values, _ = data.batch(step)
         index = signal.split.train(data.batches.batch(step))
         assert torch.equal(coordinates, signal.coordinates(index))
         assert torch.equal(values, signal.values(index))
