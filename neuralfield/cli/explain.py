@@ -90,9 +90,12 @@ def _own_settings(
         return []
     words = [str(encoding["name"])]
     if defaults.asks_for_a_choice(encoding):
-        encoding, why = chosen_encoding(encoding, judge, config["network"], options, seed, device)
+        asked = encoding
+        encoding, why = chosen_encoding(asked, judge, config["network"], options, seed, device)
         print(why, flush=True)
-        given = [o for o in given if not o.startswith("encoding.sigma=")] + [f"encoding.sigma={encoding['sigma']:g}"]
+        for key in (k for k in asked if asked[k] != encoding[k]):
+            given = [o for o in given if o.lstrip("+").partition("=")[0] != f"encoding.{key}"]
+            given.append(f"encoding.{key}={encoding[key]:g}")
     words += [o.lstrip("+").removeprefix("encoding.") for o in given if "encoding." in o]
     return [setting(judge, encoding, config["network"], seed, own=True, overrides=given, name=" ".join(words))]
 

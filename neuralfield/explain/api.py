@@ -17,13 +17,14 @@ from neuralfield.api import as_signal
 from neuralfield.checks import flag, integer
 from neuralfield.encodings import Encoding
 from neuralfield.errors import ConfigError
+from neuralfield.explain.auto import resolve
 from neuralfield.explain.baselines import baselines
 from neuralfield.explain.candidates import Setting, budget, comparison, explainable, judged, merged, setting
 from neuralfield.explain.explanation import Candidate, Explanation, SigmaCurve
 from neuralfield.explain.patches import Patch, patches
 from neuralfield.explain.predictor import predict
 from neuralfield.explain.verdict import UNCERTAINTY, verdict
-from neuralfield.explain.verify import short_sweeps, train
+from neuralfield.explain.verify import short_sweeps, train_watched
 from neuralfield.explain.views import views
 from neuralfield.explain.window_kernels import covered
 from neuralfield.explain.words import stands_in, window_words, words
@@ -58,7 +59,8 @@ def explain(
 
     - `signal`: as for :func:`neuralfield.fit`. Where nothing is held out, every other pixel or voxel is, for judging. For
       shapes the prediction is of a stand-in, see :mod:`~neuralfield.explain.predictor`.
-    - `fields`: encodings by name, by options or as modules, or untrained fields; None compares none, positional, Fourier
+    - `fields`: encodings by name, by options (a choice is made where they say "auto" or "predicted" as of
+      :func:`neuralfield.fit`) or as modules, or untrained fields; None compares none, positional, Fourier
       at six bandwidths and a hash grid.
     - `budget`: steps; None: those of `options`, by default 2000.
     - `network`: options of the MLP behind encodings.
@@ -75,12 +77,13 @@ def explain(
         options["steps"] = integer("budget", budget, 1)
     fit_options = FitOptions.from_dict(defaults.fit_options(options))
     judge, _ = judged(ground)
+    where = devices.resolve(device)
     if fields is None:
         settings = comparison(judge, network, seed)
     else:
-        settings = merged([], [_of(judge, field, network, seed) for field in fields])
+        settings = merged([], [_of(judge, field, network, seed, fit_options, where) for field in fields])
     return explain_settings(
-        ground, settings, fit_options, device=devices.resolve(device), seed=seed, verify=verify, side=side,
+        ground, settings, fit_options, device=where, seed=seed, verify=verify, side=side,
         windows=windows, progress=progress,
     )  # fmt: skip
 
@@ -136,15 +139,18 @@ def explain_settings(
     beside = baselines(judge, places, curve)
     if verify:
         for one, candidate in zip(settings, candidates, strict=True):
-            candidate.trained = train(one, judge, options, seed, device)
+            candidate.trained, candidate.after = train_watched(
+                one, judge, options, seed, device, places[len(places) // 2]
+            )
             tell.note(
                 f"  trained {candidate.name}: predicted {candidate.heldout:.1f} dB, reached {candidate.measured:.1f} dB"
             )
         beside |= short_sweeps(settings, candidates, judge, options, seed, device, tell)
     decided = verdict(candidates, judge, steps, base)
     return Explanation(
-        judge, steps, candidates, decided, beside, curve, places, time.perf_counter() - began, assumed, seed
-    )
+        judge, steps, candidates, decided, beside, curve, places, time.perf_counter() - began, assumed, seed,
+        list(settings), options, device,
+    )  # fmt: skip
 
 
 def sigma_curve(settings: Sequence[Setting], candidates: Sequence[Candidate]) -> SigmaCurve | None:
@@ -195,6 +201,8 @@ def _candidate(
         seen.eigenvalues,
         seen.energy,
         seen.unlearned,
+        bands=seen.bands,
+        own=one.own,
     )
 
 
@@ -203,9 +211,13 @@ def _of(
     given: str | Mapping[str, Any] | Encoding | Field,
     network: Mapping[str, Any] | nn.Module | None,
     seed: int,
+    options: FitOptions,
+    device: torch.device,
 ) -> Setting:
     if isinstance(given, Field):
         return setting(signal, given.encoding, given.network, seed, own=True)
+    if isinstance(given, Mapping) and defaults.asks_for_a_choice(given):
+        given = resolve(given, signal, network, options, seed, device).encoding
     return setting(signal, given, network, seed, own=True)
 
 

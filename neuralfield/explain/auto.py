@@ -1,4 +1,7 @@
-"""`sigma="auto"` and `encoding="auto"`: chosen by prediction, for the signal, the network and the step budget."""
+"""`sigma="auto"` and `encoding="auto"`: chosen by prediction, for the signal, the network and the step budget.
+
+A hash grid's finest level is in :mod:`~neuralfield.explain.auto_resolution`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import nn
 
 from neuralfield.errors import ConfigError
+from neuralfield.explain.auto_resolution import AutoLevels, AutoResolution, resolution_for, resolve_grid
 from neuralfield.explain.candidates import budget, judged, octaves, rank, setting
 from neuralfield.explain.patches import patches
 from neuralfield.explain.predictor import predict
@@ -65,12 +69,16 @@ class AutoSigma:
 
 @dataclass(frozen=True)
 class AutoEncoding:
-    """An encoding and the predicted held-out PSNR of each that it was chosen from, dB."""
+    """An encoding and the predicted held-out PSNR of each that it was chosen from, dB.
+
+    - `sigma`: of the Fourier features among them; `resolution`: of the hash grid, None for the training lattice.
+    """
 
     name: str
     heldout_psnr: dict[str, float]
     sigma: AutoSigma
     seconds: float
+    resolution: AutoResolution | None = None
 
     def __str__(self) -> str:
         values = ", ".join(f"{name} {value:.1f}" for name, value in self.heldout_psnr.items())
@@ -165,7 +173,10 @@ def encoding_for(
     device: torch.device | None = None,
 ) -> tuple[dict[str, Any], AutoEncoding]:
     """None, positional, Fourier features with a chosen sigma, or a hash grid: the simplest of those that are predicted within
-    half a dB of the best; and why."""
+    half a dB of the best; and why.
+
+    The grid's finest level is chosen where something is held out; else it is the lattice that trains.
+    """
     began = time.perf_counter()
     device = device or torch.device("cpu")
     sigma = sigma_for(signal, {"name": "fourier"}, network, options, seed, device)
@@ -177,6 +188,10 @@ def encoding_for(
         "fourier": {"name": "fourier", "sigma": sigma.sigma, "seed": seed},
         "hashgrid": {"name": "hashgrid"},
     }
+    finest = None
+    if signal.split.n_heldout or signal.type == "shape":
+        finest = resolution_for(signal, choices["hashgrid"], network, options, seed, device)
+        choices["hashgrid"]["max_resolution"] = finest.resolution
     found = {}
     for name, given in choices.items():
         one = setting(judge, given, network, seed)
@@ -185,7 +200,7 @@ def encoding_for(
         found[name] = float(curve.heldout_psnr[-1])
     top = max(found.values())
     best = min((name for name in found if found[name] >= top - words(judge).tie), key=rank)
-    return choices[best], AutoEncoding(best, found, sigma, time.perf_counter() - began)
+    return choices[best], AutoEncoding(best, found, sigma, time.perf_counter() - began, finest)
 
 
 @dataclass(frozen=True)
@@ -193,7 +208,7 @@ class Resolved:
     """An encoding's options without "auto" in them, and what to tell the person; `why` is None where nothing was chosen."""
 
     encoding: dict[str, Any]
-    why: AutoSigma | AutoEncoding | None
+    why: AutoSigma | AutoEncoding | AutoResolution | AutoLevels | None
 
 
 def resolve(
@@ -204,7 +219,7 @@ def resolve(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Resolved:
-    """Replace ``sigma="auto"`` and ``name="auto"`` by what is predicted to serve best."""
+    """Replace ``sigma="auto"``, ``name="auto"`` and a hash grid's "predicted" by what is predicted to serve best."""
     if encoding.get("name") == defaults.AUTO:
         if isinstance(network, nn.Module):
             raise ConfigError("encoding=auto needs a network it can build; give options instead of a module")
@@ -213,6 +228,8 @@ def resolve(
             raise ConfigError(f"encoding=auto chooses every option; leave out {', '.join(extra)} or name an encoding")
         chosen, why = encoding_for(signal, network, options, seed, device)
         return Resolved(defaults.automatic(str(chosen["name"]), chosen), why)
+    if encoding.get("name") == "hashgrid" and defaults.asks_for_a_choice(encoding):
+        return Resolved(*resolve_grid(encoding, signal, network, options, seed, device))
     if defaults.asks_for_a_choice(encoding):
         bandwidth = sigma_for(signal, encoding, network, options, seed, device)
         return Resolved({**encoding, "sigma": bandwidth.sigma}, bandwidth)

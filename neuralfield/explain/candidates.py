@@ -40,7 +40,7 @@ class Setting:
 
     - `name`: as people call it; `overrides`: as fit.py takes it.
     - `encoding`: options with every "auto" replaced, or a module; `network`: options or a module.
-    - `own`: the user named it; `in_dim`: of the signal.
+    - `own`: the user named it; `in_dim`, `details`: of the signal.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Setting:
     network: Mapping[str, Any] | nn.Module = field(default_factory=dict)
     own: bool = False
     in_dim: int = 2
+    details: int = 0
 
     @property
     def kind(self) -> str:
@@ -75,7 +76,7 @@ class Setting:
         """The fit's options with this encoding's batch size where none is given."""
         if options.batch_size is not None:
             return options
-        return replace(options, batch_size=defaults.batch_size(self.kind, device))
+        return replace(options, batch_size=defaults.batch_size(self.kind, device, self.details))
 
 
 def explainable(signal: Signal) -> Signal:
@@ -148,7 +149,9 @@ def setting(
     """
     if isinstance(encoding, Encoding):
         kind = registry.find(encoding) or type(encoding).__name__
-        return Setting(name or kind, list(overrides or []), encoding, _network(network, kind), own, signal.in_dim)
+        return Setting(
+            name or kind, list(overrides or []), encoding, _network(network, kind), own, signal.in_dim, signal.details
+        )
     given: dict[str, Any] = {"name": encoding} if isinstance(encoding, str) else dict(encoding)
     kind = str(given.setdefault("name", "hashgrid"))
     resolved = dict(given)
@@ -159,7 +162,9 @@ def setting(
     if overrides is None:
         overrides = [f"encoding={kind}", *(f"encoding.{k}={_text(v)}" for k, v in shown.items())]
     words = [kind, *(f"{k}={_text(v)}" for k, v in shown.items())]
-    return Setting(name or " ".join(words), list(overrides), resolved, _network(network, kind), own, signal.in_dim)
+    return Setting(
+        name or " ".join(words), list(overrides), resolved, _network(network, kind), own, signal.in_dim, signal.details
+    )
 
 
 def comparison(signal: Signal, network: Mapping[str, Any] | nn.Module | None = None, seed: int = 0) -> list[Setting]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from neuralfield.errors import ConfigError
+from neuralfield.explain.after import After
+from neuralfield.explain.bands import Bands
 from neuralfield.explain.patches import Patch
 from neuralfield.explain.predictor import Curve
 from neuralfield.explain.words import words
 from neuralfield.field import Field
 from neuralfield.files import write_json
 from neuralfield.signals.base import Signal
+
+if TYPE_CHECKING:
+    from neuralfield.explain.candidates import Setting
+    from neuralfield.fitting.options import FitOptions
 
 JSON = "explanation.json"
 
@@ -26,7 +35,9 @@ class KernelView:
     - `pixels`: distances along a row of the image, in pixels; of a volume in voxels along x; of a shape in the distance at
       which its training points lie from each other near the surface. `row`: the kernel at those distances from the middle.
     - `plane`: the kernel between the middle pixel and those around it, [size, size]; in three dimensions across z.
-    - `fwhm`: full width at half maximum above the far level along the row, pixels.
+    - `fwhm`: full width at half of the value at the middle, along the row, pixels; infinite where it does not fall that far.
+
+    Parts of the network count as Adam trains them at the end of the budget.
     """
 
     pixels: Float[np.ndarray, " distances"]
@@ -47,7 +58,10 @@ class Candidate:
       image's energy (mean removed) in each mode, same order.
     - `unlearned`: the predicted residual at the budget on one window, [height, width] root mean square over channels, or
       None; not a number where a pixel is in neither set. In three dimensions its middle slice across z.
-    - `trained`: evaluations of a real fit (rows with step, psnr_train, psnr_heldout), where one was made.
+    - `trained`: evaluations of a real fit (rows with step, psnr_train, psnr_heldout), where one was made; `after`: how far
+      that took the field from its beginning.
+    - `bands`: what is learned of the window, in part, and not at all; None where it is not known.
+    - `own`: the user named it.
     """
 
     name: str
@@ -61,6 +75,9 @@ class Candidate:
     energy: Float[np.ndarray, " modes"]
     unlearned: Float[np.ndarray, "height width"] | None = None
     trained: list[dict[str, Any]] = field(default_factory=list)
+    bands: Bands | None = None
+    own: bool = False
+    after: After | None = None
 
     @property
     def heldout(self) -> float:
@@ -106,34 +123,6 @@ class SigmaCurve:
 
 
 @dataclass
-class After:
-    r"""A trained field against itself before training, on one window's training pixels.
-
-    - `weights`, `groups`: how far weights moved relative to their initial size, over all and by module.
-    - `kernel_movement`: $\lVert K - K_0 \rVert_F / \lVert K_0 \rVert_F$; `kernel_alignment`: the cosine between both.
-    - `gap`: the part of what was learned that the tangent at the initial weights does not explain; 0: lazy.
-    - `target_before`, `target_after`: centred alignment of the kernel with the image; a field that learned features has
-      raised it. `what`: "image", "volume" or "shape".
-    """
-
-    weights: float
-    groups: dict[str, float]
-    kernel_movement: float
-    kernel_alignment: float
-    gap: float
-    target_before: float
-    target_after: float
-    what: str = "image"
-
-    def __str__(self) -> str:
-        return (
-            f"weights moved by {self.weights:.1%}, the kernel by {self.kernel_movement:.1%} (cosine "
-            f"{self.kernel_alignment:.3f}); its alignment with the {self.what} went from {self.target_before:.3f} to "
-            f"{self.target_after:.3f}; {self.gap:.1%} of what was learned is not the initial tangent's"
-        )
-
-
-@dataclass
 class Explanation:
     """Which encoding will serve an image, a volume or a shape, how far it will get, and why.
 
@@ -144,6 +133,7 @@ class Explanation:
     - `windows`: where it was predicted; `seconds`: what all of it took.
     - `assumed_holdout`: the user's signal holds nothing out, and every other pixel was held out here alone.
     - `seed`: of initial weights.
+    - `settings`, `options`, `device`: how the candidates, in the same order, are built and trained.
     """
 
     signal: Signal
@@ -156,6 +146,9 @@ class Explanation:
     seconds: float
     assumed_holdout: bool = False
     seed: int = 0
+    settings: Sequence[Setting] = ()
+    options: FitOptions | None = None
+    device: torch.device | None = None
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of that name; KeyError with the known names."""
@@ -188,6 +181,14 @@ class Explanation:
         """What remains unlearned at the budget."""
         self._plot("unlearned", path)
 
+    def plot_bands(self, path: str | Path) -> None:
+        """What is learned of the image, in part, and not at all."""
+        self._plot("bands", path)
+
+    def plot_after(self, path: str | Path) -> None:
+        """The kernel's alignment with the image while candidates trained, and how far it moved."""
+        self._plot("after", path)
+
     def to_html(self) -> str:
         """The report as one self-contained page."""
         from neuralfield.explain.report import html
@@ -216,14 +217,48 @@ class Explanation:
         write_json(Path(folder) / JSON, self.to_dict())
         write(self, Path(folder))
 
-    def after(self, trained: Field) -> After:
-        """How far training took a field from the one that was explained; see :class:`After`.
+    def after(self, trained: Field | Mapping[int, Field]) -> After:
+        """How far training took a field from the one that was explained; see :class:`~neuralfield.explain.after.After`.
+
+        **Arguments**
+
+        - `trained`: a field, or copies of one that were kept while it trained, by their steps: ``{100: early, 2000: late}``;
+          then the result has a `history`, and ``.plot(path)`` draws it.
 
         Raises :class:`~neuralfield.errors.ConfigError` for a field that cannot be rebuilt from its own configuration.
         """
         from neuralfield.explain.after import after
 
-        return after(trained, self.signal, self.windows[len(self.windows) // 2], self.seed)
+        return after(trained, self.signal, self._middle(), self.seed)
+
+    def train(self, name: str, at: Sequence[int] | None = None) -> After:
+        """Train a candidate for the whole budget, and watch its kernel.
+
+        The candidate gets its `trained` and `after`, which reports and :meth:`plot_after` then show.
+
+        **Arguments**
+
+        - `name`: the candidate's.
+        - `at`: steps after which the kernel is looked at, beside the last; None: 1, 3, 10, 32, ...
+
+        Raises KeyError with the known names, and :class:`~neuralfield.errors.ConfigError` for steps beyond the budget.
+        """
+        from neuralfield.explain.verify import train_watched
+
+        candidate = self.candidate(name)
+        known = dict(zip((c.name for c in self.candidates), self.settings, strict=False))
+        if self.options is None or name not in known:
+            raise ConfigError(
+                f"how to build {name} is not known here; explain(signal, fields) makes one that can train"
+            )
+        device = self.device or torch.device("cpu")
+        candidate.trained, candidate.after = train_watched(
+            known[name], self.signal, self.options, self.seed, device, self._middle(), at
+        )
+        return candidate.after
+
+    def _middle(self) -> Patch:
+        return self.windows[len(self.windows) // 2]
 
     def _plot(self, what: str, path: str | Path) -> None:
         from neuralfield.viz import explain as figures
@@ -257,5 +292,7 @@ def _plain(candidate: Candidate, samples: str) -> dict[str, Any]:
         },
         "eigenvalues": candidate.eigenvalues.tolist(),
         "energy": candidate.energy.tolist(),
+        "bands": None if candidate.bands is None else candidate.bands.to_dict(),
         "trained": candidate.trained,
+        "after": None if candidate.after is None else asdict(candidate.after),
     }

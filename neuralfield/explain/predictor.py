@@ -4,7 +4,9 @@ The field's tangent kernel is split by parameter tensor and Adam is followed in 
 (:mod:`~neuralfield.ntk.adam`) on windows of the image. Behind a Fourier-like encoding the kernel is the infinitely wide
 network's, on the exact frequencies: the actual one is that plus noise. Behind a hash grid it is the actual field's. A grid
 starts from features of 1e-4, where its network sees next to nothing; so a copy of the field makes a few real steps first, and
-the kernel is taken there. Nothing is fitted to measurements.
+the kernel is taken there. A network on plain coordinates learns features all the way, which no kernel that stands still
+knows: of an image's, a copy is fitted on some hundred means of pixels instead (:mod:`~neuralfield.explain.small_fit`).
+Nothing is fitted to measurements.
 
 For shapes the prediction is a stand-in: of the same network trained with the squared error on labels or distances.
 Cross-entropy drives logits on and on, and the network's kernel does not stand still.
@@ -25,6 +27,7 @@ from torch import Tensor
 from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
 from neuralfield.explain.patches import Patch, congruent, patches, roughness, signal_roughness
+from neuralfield.explain.small_fit import SmallFit, remember, remembered, small_fit, suits
 from neuralfield.explain.window_kernels import has_grid, is_stationary, shares, window_kernels
 from neuralfield.field import Field
 from neuralfield.fitting import schedule
@@ -32,7 +35,9 @@ from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.optimizer import learning_rates
 from neuralfield.fitting.options import FitOptions
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
+from neuralfield.ntk.empirical import empirical_parts
 from neuralfield.signals.base import Signal
+from neuralfield.signals.image import ImageSignal
 from neuralfield.signals.quality import PSNR
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 
 _WARM = 16  # real steps of a field with a hash grid: the grid then has features that its network sees
 _WIDE = {2: 48, 3: 11}  # by dimension: training pixels along a window for kernels that do not fall off with distance
+_PER_CELL = 3  # training pixels along the side of a cell, where a fit on cells takes the place of such a window
 _MOST_WIDE = 8  # of them, in a volume
 _MOST_SINGLE = 5  # windows whose kernels are all different
 _COVERED = 0.5  # of the held-out pixels: windows with more of them speak for the image
@@ -51,7 +57,7 @@ class Curve:
 
     - `steps`: when.
     - `train_mse`, `heldout_mse`: mean squared errors over pixels and channels.
-    - `f0_mse`: the part of heldout_mse that the initial function leaves there.
+    - `f0_mse`: the part of heldout_mse that the initial function leaves there; 0 where errors were measured on real steps.
     - `weights`: by part of the network, its kernel's factor at the end, relative to the largest.
     - `energy`: by part, its share of the kernel that trains (of the trace), at the end.
     - `iou`: of a shape, the intersection over union of its inside on held-out points, at the end; else None.
@@ -96,7 +102,8 @@ def predict(
     - `field`: as built, untrained.
     - `windows`: of :func:`~neuralfield.explain.patches.patches`.
     - `wide`: training pixels along the one window that kernels which do not fall off with distance get; None: 48, in three
-      dimensions 11. (A shape's windows serve all kernels.)
+      dimensions 11. (A shape's windows serve all kernels.) Of an image's plain coordinates three times the cells along
+      the side of a square image, at most, on which a copy is fitted; the windows do not enter.
     - `at`: steps to report; empty means 1, 2, 3, 4, 6, 8, 11, ... (powers of the root of two).
 
     Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse (of shapes,
@@ -111,8 +118,12 @@ def predict(
     if options.steps is None:
         raise ConfigError("a prediction needs a number of steps; give fit.steps")
     at = sorted({min(step, options.steps) for step in (at or powers(options.steps))})
-    windows = list(windows)
-    curve = _on_windows(field, signal, options, windows, at, _WIDE[signal.in_dim] if wide is None else wide)
+    windows, wide = list(windows), _WIDE[signal.in_dim] if wide is None else wide
+    if suits(field, signal):
+        pixels = cast(ImageSignal, signal)
+        fit = remember(field, pixels, options, small_fit(field, pixels, options, at, max(wide // _PER_CELL, 1)))
+        return Curve(fit.steps, fit.train_mse, fit.heldout_mse, 0 * fit.heldout_mse, fit.weights, fit.energy)
+    curve = _on_windows(field, signal, options, windows, at, wide)
     if sum(float(w.counted.sum()) for w in windows) > _COVERED * signal.split.n_heldout:
         return curve
     # The image as a whole may be smoother or rougher than a few windows of it.
@@ -167,6 +178,8 @@ def look(field: Field, signal: Signal, options: FitOptions, window: Patch) -> Lo
     """What :func:`predict` does on one window, with what its curve leaves out."""
     signal, options = stand_in(signal, options)
     steps, done = options.steps or 1, 0
+    if suits(field, signal):
+        return _look_at_a_fit(remembered(field, cast(ImageSignal, signal), options), window)
     if has_grid(field):
         field, done = copy.deepcopy(field), min(_WARM, steps - 1)
         for _ in _first_steps(field, signal, options, done):
@@ -174,6 +187,25 @@ def look(field: Field, signal: Signal, options: FitOptions, window: Patch) -> Lo
     piece = _follow(field, signal, options, [window], [steps - done], done)
     kernel = torch.stack([piece.curve.weights[name] * part for name, part in piece.parts.items()]).sum(dim=0)
     return Look(field, piece.curve, kernel)
+
+
+@torch.no_grad()
+def _look_at_a_fit(fit: SmallFit, window: Patch) -> Look:
+    """One window after a fit on cells: residuals as they are, the kernel of the weights."""
+    train, held = fit.field(window.x) - window.y, _held_residual(fit.field, window)
+    left = held.square().mean(dim=1) * window.counted
+    prediction = AdamPrediction(
+        fit.steps[-1:],
+        np.array([float(train.square().mean())]),
+        np.array([float(left.sum() / window.counted.sum())]),
+        None,
+        train,
+        held,
+        fit.weights,
+    )
+    parts = empirical_parts(fit.field, window.x)
+    kernel = torch.stack([fit.weights[name] * part for name, part in parts.items()]).sum(dim=0)
+    return Look(fit.field, prediction, kernel)
 
 
 def _first_steps(field: Field, signal: Signal, options: FitOptions, count: int) -> Iterator[int]:

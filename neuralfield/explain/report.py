@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuralfield.explain.explanation import Candidate, Explanation
+from neuralfield.explain.explanation import Explanation
 from neuralfield.explain.limits import WORDS, limit
 from neuralfield.explain.page import code, element, figure, page, table
+from neuralfield.explain.sections import SECTIONS, alt, sliced
 from neuralfield.explain.words import in_words, stands_in, window_words, words
 from neuralfield.files import write_text
 from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 from neuralfield.viz import explain as figures
 from neuralfield.viz.explain_curves import rank_correlation
-from neuralfield.viz.explain_parts import grouped
-from neuralfield.viz.explain_style import modes_for
 from neuralfield.viz.style import count, is_number, seconds
 
 HTML, FIGURES = "report.html", "figures"
@@ -36,53 +34,6 @@ _BASELINES = {
     "short_sweep_5": "training all for 5 % of the steps each",
     "short_sweep_10": "training all for 10 % of the steps each",
 }
-
-
-@dataclass(frozen=True)
-class _Section:
-    """One figure: its function's name without ``_figure``, a heading, the sentence above it, and when there is one."""
-
-    name: str
-    head: str
-    sentence: str
-    present: Callable[[Explanation], bool] = lambda explanation: True
-
-
-_SECTIONS = (
-    _Section(
-        "curves",
-        "How far each will get",
-        "Look at the right edge: the highest thick line is the field that shows what lies between its training pixels best.",
-    ),
-    _Section(
-        "sigma",
-        "Which bandwidth",
-        "Look at the white strip: every sigma in it is within the prediction's error of the best.",
-        lambda explanation: explanation.sigma is not None,
-    ),
-    _Section(
-        "kernels",
-        "Why: how far one pixel reaches",
-        "Look at the shapes: a round bump treats all directions alike, a cross prefers rows and columns.",
-    ),
-    _Section(
-        "spectra",
-        "Why: what is learned first",
-        "Look below at who reaches 95 % first while staying high above: an image made of fast modes is learned quickly.",
-    ),
-    _Section(
-        "parts",
-        "Which part of the network does it",
-        "Look at the blue: what of the learning happens where the network sees the encoding, coarse or fine.",
-        lambda explanation: any(c.curve.energy for c in explanation.candidates),
-    ),
-    _Section(
-        "unlearned",
-        "What is left when the steps end",
-        "Look where it stays bright: on edges and texture a field is too smooth; everywhere alike it errs between pixels.",
-        lambda explanation: any(c.unlearned is not None for c in explanation.candidates),
-    ),
-)
 
 
 def html(explanation: Explanation) -> str:
@@ -103,11 +54,10 @@ def write(explanation: Explanation, folder: str | Path) -> None:
 def draw(explanation: Explanation, folder: str | Path) -> dict[str, tuple[Path, Path]]:
     """Write every figure that the explanation has into ``folder``; their SVG and PNG by name."""
     drawn = {}
-    for section in _SECTIONS:
+    for section in SECTIONS:
         if section.present(explanation):
             paths = Path(folder) / f"{section.name}.svg", Path(folder) / f"{section.name}.png"
-            for path in paths:
-                getattr(figures, f"{section.name}_figure")(explanation, path)
+            getattr(figures, f"{section.name}_figure")(explanation, *paths)
             drawn[section.name] = paths
     return drawn
 
@@ -131,11 +81,11 @@ def _html(explanation: Explanation, drawn: Mapping[str, tuple[Path, Path]]) -> s
     body += [element("h2", "What was compared"), _candidates(explanation)]
     if any(c.trained for c in explanation.candidates):
         body += [element("h2", "Predicted and measured"), *_measured(explanation)]
-    for section in _SECTIONS:
+    for section in SECTIONS:
         if section.name in drawn:
             body.append(element("h2", in_words(section.head, signal)))
-            sentence = in_words(section.sentence, signal) + _sliced(section.name, signal)
-            body.append(figure(*drawn[section.name], _alt(explanation, section.name), sentence))
+            sentence = in_words(section.sentence, signal) + sliced(section.name, signal)
+            body.append(figure(*drawn[section.name], alt(explanation, section.name), sentence))
     body += [element("h2", "What a prediction has to beat"), *_baselines(explanation)]
     body.append(element("h2", "How it was predicted, and where that ends"))
     body += [element("p", text) for text in _method(explanation)]
@@ -258,44 +208,6 @@ def _in_space(signal: Signal) -> str:
         "farther voxels is missed, and so is that positional encoding, which repeats itself, joins opposite sides of a "
         "volume. Where the volume has more windows than are computed, errors are scaled to the whole volume's roughness."
     )
-
-
-def _sliced(name: str, signal: Signal) -> str:
-    """That a picture of something in space is a slice."""
-    if signal.in_dim == 2 or name not in ("kernels", "unlearned"):
-        return ""
-    what = "the kernel" if name == "kernels" else "the middle window"
-    return f" Pictures are slices across z, through the middle of {what}."
-
-
-def _alt(explanation: Explanation, name: str) -> str:
-    """What a figure shows, for those who do not see it."""
-    some, unit = explanation.candidates, words(explanation.signal).unit
-    listed: dict[str, Callable[[Candidate], str]] = {
-        "curves": lambda c: f"{c.heldout:.1f} dB",
-        "kernels": lambda c: f"{c.kernel.fwhm:.1f} {unit}" if math.isfinite(c.kernel.fwhm) else "wider than the window",
-        "spectra": lambda c: f"{modes_for(c.energy) or 'more'} modes",
-        "parts": _main_part,
-        "unlearned": lambda c: in_words(WORDS[limit(explanation, c)], explanation.signal),
-    }
-    heads = {
-        "curves": "PSNR against steps, predicted; held-out at the end",
-        "sigma": "Held-out PSNR against sigma, predicted",
-        "kernels": "Kernels against distance and seen from above; width at half height",
-        "spectra": "Eigenvalues and the image's energy over the modes; modes that hold 95 % of the image",
-        "parts": "Shares of the network's parts in the kernel; the largest of each",
-        "unlearned": "The image and what fields leave unlearned of it; what limits each",
-    }
-    heads = {key: in_words(text, explanation.signal) for key, text in heads.items()}
-    if name == "sigma" and explanation.sigma is not None:
-        pairs = zip(explanation.sigma.sigmas, explanation.sigma.heldout_psnr, strict=True)
-        return f"{heads[name]}: " + ", ".join(f"{sigma:g} {psnr:.1f} dB" for sigma, psnr in pairs)
-    return f"{heads[name]}: " + ", ".join(f"{c.name} {listed[name](c)}" for c in some)
-
-
-def _main_part(candidate: Candidate) -> str:
-    parts = grouped(candidate)
-    return max(parts, key=lambda part: part.share).role if parts else "unknown"
 
 
 def _words(name: str) -> str:

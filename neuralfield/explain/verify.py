@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from torch import Tensor
 
+from neuralfield.checks import integer
+from neuralfield.explain.after import After, Watch, moments
 from neuralfield.explain.candidates import Setting, budget
 from neuralfield.explain.explanation import Candidate
+from neuralfield.explain.patches import Patch
 from neuralfield.explain.predictor import psnr
 from neuralfield.field import Field
 from neuralfield.fitting.evaluation import evaluate
@@ -33,11 +36,62 @@ def train(one: Setting, signal: Signal, options: FitOptions, seed: int, device: 
     Those of a shape have iou_uniform and iou_surface instead; the last one has the PSNR of its labels or distances, too, on
     training points and on those near the surface.
     """
+    return _trained(_trainer(Trainer, one, signal, options, seed, device))
+
+
+def train_watched(
+    one: Setting,
+    signal: Signal,
+    options: FitOptions,
+    seed: int,
+    device: torch.device,
+    window: Patch,
+    at: Sequence[int] | None = None,
+) -> tuple[list[dict[str, Any]], After]:
+    """:func:`train`, and how the kernel changed meanwhile on the window's training samples.
+
+    **Arguments**
+
+    - `at`: steps after which it is looked at, beside the last; None: 1, 3, 10, 32, ...
+    """
+    steps = budget(options)
+    trainer = _trainer(_Watched, one, signal, options, seed, device)
+    trainer.watch = Watch(trainer.field, signal, window)
+    trainer.at = {
+        steps,
+        *(integer("a step to look at", step, 1, steps) for step in (moments(steps) if at is None else at)),
+    }
+    return _trained(trainer), trainer.watch.after()
+
+
+class _Watched(Trainer):
+    """Looks at its field's kernel after some of its steps, which is no training time."""
+
+    watch: Watch
+    at: set[int]
+
+    def train_step(self) -> Tensor:
+        loss = super().train_step()
+        if self.state.step + 1 in self.at:
+            paused = time.perf_counter()
+            self.watch.see(self.state.step + 1)
+            self._started += time.perf_counter() - paused
+        return loss
+
+
+_T = TypeVar("_T", bound=Trainer)
+
+
+def _trainer(kind: type[_T], one: Setting, signal: Signal, options: FitOptions, seed: int, device: torch.device) -> _T:
     field = one.build(signal, seed, device)
     # Every held-out pixel is looked at: this is the truth. Of a volume, which may be far larger, enough of them are.
     every = signal.split.n_heldout if signal.type == "image" else min(signal.split.n_heldout, _MOST)
     options = replace(one.options(options, device), eval_points=max(options.eval_points, every))
-    history = Trainer(field, signal, options, seed=seed, progress=False).run().state.history
+    return kind(field, signal, options, seed=seed, progress=False)
+
+
+def _trained(trainer: Trainer) -> list[dict[str, Any]]:
+    history, field, signal = trainer.run().state.history, trainer.field, trainer.signal
     if signal.type == "shape":
         heldout = signal.judged_on()["iou_surface"]
         history[-1]["psnr_heldout"] = _psnr(field, signal, heldout)
@@ -92,4 +146,6 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's rank correlation; None for fewer than three numbers, or equal ones."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
+    from scipy.stats import spearmanr  # takes seconds to import
+
     return float(spearmanr(a, b).statistic)

@@ -6,6 +6,7 @@ In three dimensions pictures are slices across z, through the middle of the cube
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -13,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralfield.explain.bands import Bands, bands
 from neuralfield.explain.explanation import KernelView
 from neuralfield.explain.patches import Patch
 from neuralfield.explain.predictor import look
-from neuralfield.explain.window_kernels import covered
+from neuralfield.explain.window_kernels import window_kernels
 from neuralfield.field import Field
 from neuralfield.fitting.options import FitOptions
-from neuralfield.ntk.empirical import empirical_ntk
-from neuralfield.ntk.kernels import MLPKernel
 from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 
@@ -41,6 +41,7 @@ class Views:
     eigenvalues: np.ndarray
     energy: np.ndarray
     unlearned: np.ndarray
+    bands: Bands
 
 
 @torch.no_grad()
@@ -55,11 +56,17 @@ def views(field: Field, signal: Signal, options: FitOptions, window: Patch) -> V
         window = replace(window, x_test=x.to(device), y_test=y.to(device), counted=torch.ones(len(x), device=device))
     with torch.enable_grad():
         inside = look(field, signal, options, window)
-    values, energy = spectrum(inside.kernel, window.y)
+    values, vectors = modes(inside.kernel)
     left = inside.prediction.train_residual, inside.prediction.test_residual
     # A shape is learned near its surface, where windows are.
     at = torch.tensor(window.box[:3]) + window.box[3] / 2 if signal.type == "shape" else None
-    return Views(kernel_view(inside.field, signal, at), values, energy, picture(window, signal, *left))
+    return Views(
+        kernel_view(inside.field, signal, at, inside.prediction.weights),
+        (values / values[0]).cpu().numpy(),
+        energies(vectors, window.y),
+        picture(window, signal, *left),
+        bands(vectors, window, signal, left[0]),
+    )
 
 
 def truth(signal: Signal, window: Patch) -> np.ndarray:
@@ -85,8 +92,17 @@ def truth(signal: Signal, window: Patch) -> np.ndarray:
     return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
 
 
-def kernel_view(field: Field, signal: Signal, at: Tensor | None = None) -> KernelView:
-    """The tangent kernel between the signal's middle pixel, or another place, and those around it."""
+def kernel_view(
+    field: Field, signal: Signal, at: Tensor | None = None, weights: Mapping[str, float] | None = None
+) -> KernelView:
+    """The tangent kernel between the signal's middle pixel, or another place, and those around it.
+
+    **Arguments**
+
+    - `at`: the other place, in the unit cube.
+    - `weights`: by part of the network, the factors with which Adam trains, as :func:`~neuralfield.explain.predictor.look`
+      finds them; None sums all parts alike, as gradient descent does.
+    """
     middle, pixel = _middle(signal)
     middle = middle if at is None else at.to(middle)
     reach = _REACH
@@ -99,7 +115,7 @@ def kernel_view(field: Field, signal: Signal, at: Tensor | None = None) -> Kerne
     along = torch.stack([distances, torch.zeros_like(distances)], dim=1)
     shifts = torch.nn.functional.pad(torch.cat([along, around]), (0, signal.in_dim - 2))
     points = (middle + shifts * pixel).clamp(0, 1).to(field.device)
-    values = _row(field, middle[None].to(field.device), points).double().cpu().numpy()
+    values = _row(field, middle[None].to(field.device), points, weights).double().cpu().numpy()
     values = values / values[0] if values[0] > 0 else values
     row, plane = values[: len(distances)], values[len(distances) :].reshape(len(offsets), -1)
     return KernelView(distances.numpy(), row, plane, width(distances.numpy(), row))
@@ -119,26 +135,31 @@ def _middle(signal: Signal) -> tuple[Tensor, Tensor]:
 
 
 def width(distances: np.ndarray, row: np.ndarray) -> float:
-    """Full width at half maximum above the far level (the mean of the last quarter); infinite where it does not fall."""
-    far = float(row[-max(len(row) // 4, 1) :].mean())
-    half = (float(row[0]) + far) / 2
+    """Full width at half of the value at distance 0; infinite where the kernel never drops below that half."""
+    half = float(row[0]) / 2
     below = np.flatnonzero(row < half)
-    if not len(below) or row[0] - far < 1e-6 * abs(row[0]):
+    if not len(below):
         return math.inf
     k = int(below[0])
+    if k == 0:  # a kernel of nothing
+        return 0.0
     before, after = row[k - 1], row[k]
     return float(2 * (distances[k - 1] + (distances[k] - distances[k - 1]) * (before - half) / (before - after)))
 
 
-def spectrum(kernel: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, descending, relative to the first, and the part of the energy of y (mean removed) in each mode."""
+def modes(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, descending, none below zero, and eigenvectors as columns in the same order, in float64."""
     values, vectors = torch.linalg.eigh(kernel.double())
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    return values.flip(0).clamp_min(0), vectors.flip(1)
+
+
+def energies(vectors: Tensor, y: Tensor) -> np.ndarray:
+    """The part of the energy of y (mean removed) in each mode."""
     centred = (y - y.mean(dim=0)).double()
     energy = (vectors.T @ centred).square().sum(dim=1)
     total = centred.square().sum()
-    shares = energy / total if float(total) > 0 else energy
-    return (values / values[0]).cpu().numpy(), shares.cpu().numpy()
+    shares: np.ndarray = (energy / total if float(total) > 0 else energy).cpu().numpy()
+    return shares
 
 
 def picture(window: Patch, signal: Signal, train: Tensor, test: Tensor | None) -> np.ndarray:
@@ -164,8 +185,10 @@ def picture(window: Patch, signal: Signal, train: Tensor, test: Tensor | None) -
     return found
 
 
-def _row(field: Field, middle: Tensor, points: Tensor) -> Tensor:
-    """The kernel between one point and many."""
-    if covered(field):
-        return MLPKernel.of(field).ntk(middle, points)[0]
-    return empirical_ntk(field, middle, points)[0]
+def _row(field: Field, middle: Tensor, points: Tensor, weights: Mapping[str, float] | None) -> Tensor:
+    """The kernel between one point and many, its parts weighted."""
+    blank = middle.new_zeros(1, 1), middle.new_zeros(len(points), 1)
+    around = Patch(middle, blank[0], points, blank[1], blank[1][:, 0], ())
+    _, parts, _ = window_kernels(field, around)
+    row = torch.stack([(1.0 if weights is None else weights[name]) * part[:, 0] for name, part in parts.items()])
+    return row.sum(dim=0)

@@ -24,6 +24,7 @@ NAMES = {
     "fourier_1d": "Fourier features tune the kernel's spectrum; Tancik et al. 2020, figures 2 to 4",
     "fourier_2d_table": "image regression with four encodings; Tancik et al. 2020, table 1",
     "fourier_3d_table": "occupancy of shapes with five encodings; Tancik et al. 2020, table 1 and section 6.2",
+    "prediction": "how well fits are predicted before training, on any images, against other ways to choose",
 }
 
 

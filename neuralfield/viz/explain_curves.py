@@ -13,7 +13,7 @@ from jaxtyping import Float
 from neuralfield.errors import ConfigError
 from neuralfield.explain.explanation import Explanation
 from neuralfield.explain.words import in_words
-from neuralfield.viz.explain_style import MARGIN, WIDTH, best, colours, end_labels, mixed, sheet, shown, step_axis
+from neuralfield.viz.explain_style import MARGIN, WIDTH, best, colours, end_labels, mixed, save, sheet, shown, step_axis
 from neuralfield.viz.style import (
     BEST,
     BODY,
@@ -30,7 +30,7 @@ _LEFT, _RIGHT, _CHART = 84, 310, 470  # pixels
 _MOST = 12  # candidates that are drawn
 
 
-def curves_figure(explanation: Explanation, path: str | Path) -> None:
+def curves_figure(explanation: Explanation, *paths: str | Path) -> None:
     """Write predicted held-out and training PSNR against steps, and what real fits gave where there are any.
 
     Raises OutputError when the file cannot be written.
@@ -87,7 +87,7 @@ def curves_figure(explanation: Explanation, path: str | Path) -> None:
     if trained:
         page.text(WIDTH - _RIGHT + 24, top, "predicted | measured, dB", SMALL, color=GREY)
     end_labels(axes, ends, _RIGHT)
-    page.save(path)
+    save(page, *paths)
 
 
 def sweep_figure(

@@ -20,6 +20,7 @@ from neuralfield.viz.explain_style import (
     frame,
     modes_for,
     panel_head,
+    save,
     sheet,
     shown,
     step_axis,
@@ -28,9 +29,10 @@ from neuralfield.viz.style import BEST, FAINT, GREY, SMALL, Axes, picture, plain
 
 _LEFT, _RIGHT = 84, 250  # pixels beside a chart: its numbers, the names of its lines
 _MOST = 8  # candidates that are drawn
+_ENDLESS = "does not fall off"
 
 
-def kernels_figure(explanation: Explanation, path: str | Path) -> None:
+def kernels_figure(explanation: Explanation, *paths: str | Path) -> None:
     """Write the candidates' kernels as functions of the distance in pixels, and each as an image seen from above.
 
     Curves are relative to their value at the pixel itself. Raises OutputError when the file cannot be written.
@@ -42,6 +44,8 @@ def kernels_figure(explanation: Explanation, path: str | Path) -> None:
     gap, chart = 24.0, 330
     cell = (WIDTH - 2 * MARGIN - 3 * gap) / 4
     title = f"What {chosen.name} learns at one pixel spreads over {_pixels(chosen.kernel.fwhm, unit)}"
+    if math.isinf(chosen.kernel.fwhm):
+        title = f"What {chosen.name} learns at one pixel {_ENDLESS} around it"
     if chosen.kernel.row.max() > 1.05:  # a width would say nothing: neighbours move more than the pixel itself
         title = f"What {chosen.name} learns at one pixel moves others more than the pixel itself"
     elif widths and max(widths) > 1.5 * min(widths):
@@ -49,11 +53,12 @@ def kernels_figure(explanation: Explanation, path: str | Path) -> None:
     note = "Too wide: fine detail is learned late. Too narrow: the places between the training pixels are left alone."
     rows = math.ceil(len(some) / columns)
     page, top = sheet(say(title), say(note), 54 + chart + 118 + rows * (cell + 64))
+    endless = "" if all(math.isfinite(c.kernel.fwhm) for c in some) else f" (∞: {_ENDLESS})"
     panel_head(
         page,
         top,
         say("How much a change at one pixel moves its neighbours"),
-        say("share of the change at the pixel itself"),
+        say("share of the change at the pixel itself; width: until half of it") + endless,
     )
     axes = page.axes(_LEFT, top + 54, WIDTH - _LEFT - _RIGHT, chart)
     plain_axes(axes)
@@ -95,12 +100,12 @@ def kernels_figure(explanation: Explanation, path: str | Path) -> None:
         strong = candidate is chosen
         frame(box, BEST if strong else FAINT, 4 if strong else 1)
         page.text(x, y + cell + 8, candidate.name, SMALL, cell, fontweight="bold", color=shades[candidate.name])
-        spread = f"width {_pixels(candidate.kernel.fwhm, unit)}"
+        spread = f"width {_pixels(candidate.kernel.fwhm, unit)}" if math.isfinite(candidate.kernel.fwhm) else _ENDLESS
         page.text(x, y + cell + 28, spread, SMALL, cell, color=GREY)
-    page.save(path)
+    save(page, *paths)
 
 
-def spectra_figure(explanation: Explanation, path: str | Path) -> None:
+def spectra_figure(explanation: Explanation, *paths: str | Path) -> None:
     """Write the kernels' eigenvalues and, over the same modes, how much of the image lies in the first ones.
 
     Raises OutputError when the file cannot be written.
@@ -153,7 +158,7 @@ def spectra_figure(explanation: Explanation, path: str | Path) -> None:
     tick_labels(lower, "y", [0, 0.25, 0.5, 0.75, 0.95], ["0", "25 %", "50 %", "75 %", "95 %"])
     end_labels(upper, ends, _RIGHT)
     column(lower, "modes for 95 %", [r[1:] for r in sorted(reached, key=lambda r: r[0])], _RIGHT)
-    page.save(path)
+    save(page, *paths)
 
 
 def _powers(axes: Axes) -> None:
@@ -166,10 +171,10 @@ def _powers(axes: Axes) -> None:
 
 
 def _pixels(width: float, unit: str) -> str:
-    return f"{_short(width)} {unit}" if math.isfinite(width) else "more than the window"
+    return f"{_short(width)} {unit}" if math.isfinite(width) else _ENDLESS
 
 
 def _short(width: float) -> str:
     if not math.isfinite(width):
-        return "wide"
+        return "∞"
     return f"{width:.0f}" if width >= 9.95 else f"{width:.1f}"

@@ -16,7 +16,7 @@ from neuralfield.explain.explanation import Candidate, Explanation
 from neuralfield.explain.limits import limit
 from neuralfield.explain.views import truth
 from neuralfield.explain.words import in_words
-from neuralfield.viz.explain_style import MARGIN, WIDTH, best, fitted, frame, mixed, sheet, shown
+from neuralfield.viz.explain_style import MARGIN, WIDTH, best, fitted, frame, mixed, save, sheet, shown
 from neuralfield.viz.style import BEST, FAINT, GREY, INK, SMALL, Page, picture, text_width
 
 _MOST = 12  # candidates that are drawn
@@ -29,7 +29,7 @@ OUTPUT, BIASES, ELSE = "its output layer", "its biases", "its encoding"
 """What a newcomer calls the parts."""
 
 
-def parts_figure(explanation: Explanation, path: str | Path) -> None:
+def parts_figure(explanation: Explanation, *paths: str | Path) -> None:
     """Write which part of each network carries the kernel that trains, as shares of its trace at the budget.
 
     Raises ConfigError when no candidate knows its parts, OutputError when the file cannot be written.
@@ -67,7 +67,7 @@ def parts_figure(explanation: Explanation, path: str | Path) -> None:
             label = axes.text(at + part.share / 2, 0.48, text, ha="center", va="center", color=ink)
             label.set(fontsize=SMALL - 1, parse_math=False)
             at += part.share
-    page.save(path)
+    save(page, *paths)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _ramp(i: int, count: int) -> str:
     return mixed(_COARSE, _FINE, i / max(count - 1, 1))
 
 
-def unlearned_figure(explanation: Explanation, path: str | Path) -> None:
+def unlearned_figure(explanation: Explanation, *paths: str | Path) -> None:
     """Write one window of the image and what each of up to three candidates is predicted to leave unlearned of it.
 
     The recommended candidate and two contrasting ones: the one that fits its training pixels least, and the one that errs
@@ -159,7 +159,7 @@ def unlearned_figure(explanation: Explanation, path: str | Path) -> None:
         page.text(x, top + height + 32, f"held-out {candidate.heldout:.1f} dB", SMALL, cell, color=GREY)
         page.text(x, top + height + 52, say(f"limit: {limit(explanation, candidate)}"), SMALL, cell, color=GREY)
     _scale(page, top + height + 92, drawn, largest)
-    page.save(path)
+    save(page, *paths)
 
 
 def contrasting(explanation: Explanation) -> list[Candidate]:

@@ -11,7 +11,7 @@ import numpy as np
 from neuralfield.errors import ConfigError
 from neuralfield.explain.explanation import Candidate, Explanation, SigmaCurve
 from neuralfield.explain.words import in_words, words
-from neuralfield.viz.explain_style import MARGIN, WIDTH, best, end_labels, sheet
+from neuralfield.viz.explain_style import MARGIN, WIDTH, best, end_labels, save, sheet
 from neuralfield.viz.style import (
     BEST,
     BODY,
@@ -32,7 +32,7 @@ _LEFT, _RIGHT, _CHART = 84, 270, 470  # pixels
 _F0 = "#b4540a"
 
 
-def sigma_figure(explanation: Explanation, path: str | Path) -> None:
+def sigma_figure(explanation: Explanation, *paths: str | Path) -> None:
     """Write predicted PSNR against the bandwidth sigma of Gaussian Fourier features: too smooth, right, aliasing.
 
     Raises ConfigError when the explanation has no such curve, OutputError when the file cannot be written.
@@ -84,7 +84,7 @@ def sigma_figure(explanation: Explanation, path: str | Path) -> None:
     axes.set_xlabel(say("sigma, cycles per image side (each step doubles it)"), fontsize=BODY, color=GREY, labelpad=8)
     f0 = "f0 is the random function before the first step: what of it stays between the training pixels limits every fit."
     page.text(MARGIN, top + _CHART + 98, say(f0), SMALL, WIDTH - 2 * MARGIN, color=GREY)
-    page.save(path)
+    save(page, *paths)
 
 
 def bandwidths(curve: SigmaCurve, error: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -80,6 +81,12 @@ def sheet(title: str, note: str, height: Number, width: Number = WIDTH) -> tuple
     for i, line in enumerate(notes):
         page.text(MARGIN, 24 + 30 * len(lines) + 6 + 24 * i, line, BODY, room, color=GREY)
     return page, top
+
+
+def save(page: Page, *paths: str | Path) -> None:
+    """Write one drawing to every path, as what it ends in: PNG, or SVG for .svg."""
+    for path in paths:
+        page.save(path)
 
 
 def fitted(text: str, room: Number, weight: str = "normal") -> str:

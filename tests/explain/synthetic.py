@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuralfield.explain.after import After, Moment
+from neuralfield.explain.bands import Bands
 from neuralfield.explain.explanation import Candidate, Explanation, KernelView, SigmaCurve, Verdict
 from neuralfield.explain.patches import patches
 from neuralfield.explain.predictor import Curve, powers
@@ -41,6 +43,24 @@ def view(width: float) -> KernelView:
     return KernelView(pixels, kernel(pixels), kernel(np.hypot(side[:, None], side[None])), width)
 
 
+def split(window: tuple[int, int], rest: float) -> Bands:
+    """A ramp that is learned, stripes of which half remains, and dots that nothing is learned of."""
+    y, x = np.mgrid[0 : window[0], 0 : window[1]].astype(float)
+    parts = (0.3 * (x / x.max() - 0.5), 0.1 * (-1.0) ** (x // 2), rest * (-1.0) ** (x // 2 + y // 2))
+    image = np.stack([np.repeat(part[..., None], 3, axis=2) for part in parts])
+    residual = image * np.array([0.0, 0.5, 1.0])[:, None, None, None]
+    energy = np.square(image).sum(axis=(1, 2, 3))
+    left = np.square(residual).sum(axis=(1, 2, 3))
+    return Bands(np.array([4, 20, 40]), energy / energy.sum(), left / energy.sum(), image, residual)
+
+
+def watched() -> After:
+    """A training whose kernel's alignment rises from 0.1 to 0.6."""
+    steps = (0, 10, 100, STEPS)
+    history = [Moment(s, 0.1 + 0.5 * i / 3, 0.2 * i, 1 - 0.1 * i, 0.1 * i, 0.05 * i) for i, s in enumerate(steps)]
+    return After(0.15, {"encoding": 0.15}, 0.6, 0.7, 0.3, 0.1, 0.6, "image", history)
+
+
 def candidate(
     name: str,
     encoding: dict[str, object],
@@ -63,6 +83,7 @@ def candidate(
     return Candidate(
         name, overrides, encoding, predicted, 12_345, 0.5, view(width),
         np.exp(-np.arange(64) / width), energy / energy.sum(), residual, rows if trained else [],
+        split(window, 1 / width), after=watched() if trained else None,
     )  # fmt: skip
 
 

@@ -14,7 +14,10 @@ from neuralfield.errors import ConfigError, SignalError
 from neuralfield.explain import Explanation, explain
 from neuralfield.explain.candidates import comparison, merged, octaves, setting
 from neuralfield.explain.patches import patches
-from neuralfield.explain.views import kernel_view, picture, spectrum, width
+from neuralfield.explain.predictor import look
+from neuralfield.explain.views import energies, kernel_view, modes, picture, views, width
+from neuralfield.fitting.options import FitOptions
+from neuralfield.ntk.empirical import empirical_ntk, empirical_parts
 
 NETWORK = {"width": 64, "depth": 2}
 
@@ -72,23 +75,6 @@ def test_everything_is_written(explained: Explanation, tmp_path: Path) -> None:
     assert (tmp_path / "mine.png").stat().st_size > 1000
 
 
-def test_after_training_the_field_is_compared_with_its_own_beginning(
-    explained: Explanation, photograph: nf.ImageSignal
-) -> None:
-    trained = nf.fit(photograph, {"name": "fourier", "sigma": 2.0}, NETWORK, steps=60, progress=False)
-    after = explained.after(trained)
-    assert 0 < after.weights < 2 and after.kernel_movement > 0 and after.gap > 0
-    assert after.kernel_alignment < 1 and after.target_after != after.target_before
-    untouched = setting(photograph, {"name": "fourier", "sigma": 2.0}, NETWORK).build(
-        photograph, 0, torch.device("cpu")
-    )
-    still = explained.after(untouched)
-    assert still.weights == 0 and still.kernel_movement == 0 and still.target_after == still.target_before
-    grey = nf.fit(np.eye(8, dtype=np.float32), "none", NETWORK, steps=1, progress=False)
-    with pytest.raises(ConfigError, match="channels"):
-        explained.after(grey)
-
-
 def test_the_standard_comparison_scales_with_the_lattice(photograph: nf.ImageSignal) -> None:
     large = nf.load_image(holdout="every_other")
     assert large.lattice == pytest.approx(256) and octaves(large) == [1, 2, 4, 8, 16, 32]
@@ -106,16 +92,36 @@ def test_the_view_of_a_gaussian_kernel_has_its_width(photograph: nf.ImageSignal)
     assert width(distances, np.exp(-0.5 * (distances / 3) ** 2)) == pytest.approx(
         2 * 3 * np.sqrt(2 * np.log(2)), rel=0.01
     )
+    # Halfway to a far level of 0.6 would be 0.8; but nothing there has dropped to half.
+    assert width(distances, 0.6 + 0.4 * np.exp(-0.5 * (distances / 3) ** 2)) == np.inf
     assert width(distances, np.ones_like(distances)) == np.inf
+    lifted = 0.2 + 0.8 * np.exp(-0.5 * (distances / 3) ** 2)  # a half at 0.2 + 0.8 g = 0.5
+    assert width(distances, lifted) == pytest.approx(2 * 3 * np.sqrt(2 * np.log(8 / 3)), rel=0.01)
     field = setting(photograph, {"name": "fourier", "sigma": 4.0}, NETWORK).build(photograph, 0, torch.device("cpu"))
     view = kernel_view(field, photograph)
     assert view.plane.shape == (49, 49) and view.plane[24, 24] == pytest.approx(1)
     assert view.plane[24, 27] == pytest.approx(view.row[12], abs=1e-5)  # 3 pixels to the right
 
 
+def test_parts_count_in_the_view_as_adam_trains_them(photograph: nf.ImageSignal) -> None:
+    field = setting(photograph, {"name": "hashgrid", "n_levels": 4}, NETWORK).build(photograph, 0, torch.device("cpu"))
+    window, options = patches(photograph, 8, 4)[1], FitOptions(steps=60, batch_size=512)
+    inside = look(field, photograph, options, window)
+    seen = views(field, photograph, options, window).kernel
+    middle, shift = torch.tensor([[20.5, 20.5]]) / 40, torch.tensor([[3.0, 0.0]]) / 40
+    parts = empirical_parts(inside.field, torch.cat([middle, middle + shift]), middle)
+    weighted = torch.stack([inside.prediction.weights[name] * part[:, 0] for name, part in parts.items()]).sum(dim=0)
+    assert seen.row[12] == pytest.approx(float(weighted[1] / weighted[0]), rel=1e-3)
+    plain = empirical_ntk(inside.field, torch.cat([middle, middle + shift]), middle)[:, 0]
+    alike = kernel_view(inside.field, photograph)
+    assert alike.row[12] == pytest.approx(float(plain[1] / plain[0]), rel=1e-3)
+    assert abs(alike.row[12] - seen.row[12]) > 0.02
+
+
 def test_spectrum_and_picture_put_things_where_they_belong(photograph: nf.ImageSignal) -> None:
-    values, energy = spectrum(torch.diag(torch.tensor([1.0, 4.0, 2.0])), torch.tensor([[1.0], [-1.0], [0.0]]))
-    assert values.tolist() == [1, 0.5, 0.25] and energy == pytest.approx([0.5, 0, 0.5])
+    values, vectors = modes(torch.diag(torch.tensor([1.0, 4.0, 2.0])))
+    energy = energies(vectors, torch.tensor([[1.0], [-1.0], [0.0]]))
+    assert values.tolist() == [4, 2, 1] and energy == pytest.approx([0.5, 0, 0.5])
     window = patches(photograph, 8, 4)[3]
     drawn = picture(window, photograph, torch.ones(len(window.x), 3), 2 * torch.ones(len(window.x_test), 3))
     assert np.all(drawn[::2, ::2] == 1) and np.all(drawn[1::2, 1::2] == 2) and np.isnan(drawn[::2, 1::2]).all()

@@ -11,6 +11,7 @@ from torch import nn
 
 import neuralfield as nf
 from neuralfield.errors import ConfigError
+from neuralfield.explain import predictor, small_fit
 from neuralfield.explain.candidates import Setting, setting
 from neuralfield.explain.patches import patches
 from neuralfield.explain.predictor import look, powers, predict
@@ -62,6 +63,43 @@ def test_a_hash_grid_is_followed_from_its_first_real_steps(photograph: nf.ImageS
     shown = dict(zip(curve.steps.tolist(), curve.heldout_psnr.tolist(), strict=True))
     assert shown[8] == pytest.approx(real[8], abs=0.5)  # measured, not predicted
     assert shown[150] == pytest.approx(real[150], abs=2.0)
+
+
+def test_plain_coordinates_learn_features_which_no_standing_kernel_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal = nf.load_image(name="coffee", resize=48, holdout="every_other")
+    one = setting(signal, "none", {"width": 64, "depth": 3})
+    options = FitOptions(steps=200, batch_size="full", lr=4e-3)
+    windows = patches(signal, 24, 1)
+    real = {row["step"]: row["psnr_heldout"] for row in train(one, signal, options, 0, CPU)}
+    curve = predict(one.build(signal, 0, CPU), signal, options, windows)
+    shown = dict(zip(curve.steps.tolist(), curve.heldout_psnr.tolist(), strict=True))
+    assert shown[200] == pytest.approx(real[200], abs=0.7)
+    late = [step for step in shown if step >= 64 and step in real]
+    assert np.sqrt(np.mean([(shown[step] - real[step]) ** 2 for step in late])) < 0.7
+    assert set(curve.energy) == {name for name, _ in one.build(signal, 0, CPU).named_parameters()}
+    # One window after it: the copy's own residuals, without another fit.
+    monkeypatch.setattr(small_fit, "small_fit", lambda *_: pytest.fail("fitted again"))
+    inside = look(one.build(signal, 0, CPU), signal, options, windows[0])
+    assert float(inside.prediction.train_residual.square().mean()) == pytest.approx(
+        float(curve.train_mse[-1]), rel=0.02
+    )
+    assert inside.prediction.test_mse == pytest.approx(curve.heldout_mse[-1:], rel=0.02)
+    assert inside.prediction.weights == curve.weights and inside.kernel.shape == (len(windows[0].x),) * 2
+    # The infinitely wide network's kernel, which was followed before, ends far below.
+    monkeypatch.setattr(predictor, "suits", lambda *_: False)
+    lazy = predict(one.build(signal, 0, CPU), signal, options, windows, at=[200])
+    assert lazy.heldout_psnr[-1] < real[200] - 2
+
+
+@pytest.mark.parametrize("given", ["positional", {"name": "fourier", "sigma": 4.0}, "hashgrid"])
+def test_encoded_fields_are_predicted_from_kernels(
+    photograph: nf.ImageSignal, monkeypatch: pytest.MonkeyPatch, given: str | dict[str, object]
+) -> None:
+    monkeypatch.setattr(predictor, "small_fit", lambda *_: pytest.fail("fitted on cells"))
+    field = setting(photograph, given, {"width": 32, "depth": 2}).build(photograph, 0, CPU)
+    assert np.isfinite(
+        predict(field, photograph, OPTIONS, patches(photograph, 8, 1), at=[20], wide=8).heldout_psnr
+    ).all()
 
 
 @pytest.mark.filterwarnings("ignore::neuralfield.ntk.generic.GenericPathWarning")

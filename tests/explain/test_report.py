@@ -85,7 +85,7 @@ def test_it_is_whole_and_needs_nothing_else(written: tuple[Explanation, Path]) -
     assert not tags & {"script", "link", "iframe", "object", "b", "i", "u"}
     assert not [k for _, attributes in reader.tags for k in attributes if k.startswith("on")]
     sources = [attributes["src"] or "" for tag, attributes in reader.tags if tag == "img"]
-    assert len(sources) == 6 and all(s.startswith("data:image/") for s in sources)
+    assert len(sources) == 8 and all(s.startswith("data:image/") for s in sources)
     assert not re.search(r"url\(", text)
 
 
@@ -96,15 +96,16 @@ def test_every_picture_is_embedded_and_described(written: tuple[Explanation, Pat
     for data in embedded:
         assert data.startswith(b"<?xml") or data.startswith(b"\x89PNG")
     figures = written[1] / "figures"
-    names = ("curves", "sigma", "kernels", "spectra", "parts", "unlearned")
+    names = ("curves", "sigma", "kernels", "spectra", "parts", "unlearned", "bands", "after")
     assert {p.name for p in figures.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     files = [p.read_bytes() for p in figures.iterdir()]
     assert all(data in files for data in embedded)
     alts = [a["alt"] or "" for a in images]
-    assert all(len(alt) > 20 for alt in alts) and len(set(alts)) == 6
+    assert all(len(alt) > 20 for alt in alts) and len(set(alts)) == 8
     assert any("28.0 dB" in alt for alt in alts)
     captions = [i for i, (tag, _) in enumerate(reader.tags) if tag == "figcaption"]
-    assert len(captions) == 6
+    assert len(captions) == 8
+    assert any("0.10 to 0.60" in alt for alt in alts)
 
 
 def test_light_dark_narrow_and_print(written: tuple[Explanation, Path]) -> None:
@@ -141,7 +142,7 @@ def test_without_training_sigma_parts_or_pictures(signal: ImageSignal) -> None:
     found = explanation(signal)
     found.sigma, found.baselines, found.assumed_holdout = None, {}, True
     for candidate in found.candidates:
-        candidate.unlearned = None
+        candidate.unlearned = candidate.bands = None
         candidate.curve.energy.clear()
     reader = read(report.html(found))
     assert sum(tag == "img" for tag, _ in reader.tags) == 3

@@ -32,6 +32,8 @@ FIGURES = {
     "sigma": explain.sigma_figure,
     "parts": explain.parts_figure,
     "unlearned": explain.unlearned_figure,
+    "bands": explain.bands_figure,
+    "after": explain.after_figure,
 }
 
 
@@ -44,11 +46,13 @@ def found() -> Explanation:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_png_and_svg(name: str, found: Explanation, tmp_path: Path) -> None:
-    hostile = copy.copy(found)
-    hostile.candidates = [copy.copy(c) for c in found.candidates]
+    hostile = copy.copy(explanation(found.signal, trained=True) if name == "after" else found)
+    hostile.candidates = [copy.copy(c) for c in hostile.candidates]
     hostile.candidates[0].name = "none $x_1$ 漢字 <&> " + "long " * 12
-    FIGURES[name](hostile, tmp_path / "a.png")
-    FIGURES[name](hostile, str(tmp_path / "a.svg"))
+    FIGURES[name](hostile, tmp_path / "a.png", str(tmp_path / "a.svg"))
+    for kind in ("png", "svg"):  # one drawing gives each file what a drawing of its own would
+        FIGURES[name](hostile, tmp_path / f"b.{kind}")
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
     image = pixels(tmp_path / "a.png")
     assert image.shape[1] == 1080 and 350 < image.shape[0] < 1400
     assert (image[-6:] == 255).all() and (image[:, -6:] == 255).all()  # nothing touches the edge

@@ -56,6 +56,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     from triton.runtime import driver
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")  # as it is; Triton 3.9 warns where nothing is said
     yield driver
     with contextlib.suppress(RuntimeError):  # without a GPU there is none to go back to
         driver.reset_active()
