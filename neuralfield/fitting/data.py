@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from neuralfield.fitting.memory import free_bytes
+from neuralfield.memory import available_bytes
 from neuralfield.signals.base import Signal
 
 _CACHE_BYTES = 2**30
@@ -40,7 +40,7 @@ class TrainingData:
         self.batches = signal.batches(batch_size, seed)
         self._cached: tuple[Tensor, Tensor] | None = None
         needed = 4 * signal.split.n_train * (signal.in_dim + signal.out_dim)
-        if needed <= min(_CACHE_BYTES, free_bytes(device) // 4):
+        if needed <= min(_CACHE_BYTES, available_bytes(device) / 4):
             index = signal.split.train(torch.arange(signal.split.n_train))
             self._cached = signal.coordinates(index).to(device), signal.values(index).to(device)
 

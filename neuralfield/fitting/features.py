@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neuralfield.encodings import Bounded, Encoding, Fourier, Identity, Positional
 from neuralfield.field import Field
-from neuralfield.fitting.memory import free_bytes
 from neuralfield.fitting.options import FitOptions
+from neuralfield.memory import available_bytes
 
 CACHE_BYTES = 2**30
 """The most that features are given; and no more than a quarter of what is free."""
@@ -42,7 +42,7 @@ def worthwhile(field: Field, n_samples: int, batch_size: int, options: FitOption
         return False
     if options.steps is not None and options.steps * batch_size < _VISITS.get(field.device.type, 4) * n_samples:
         return False
-    return 4 * n_samples * field.encoding.out_dim <= min(CACHE_BYTES, free_bytes(field.device) // 4)
+    return 4 * n_samples * field.encoding.out_dim <= min(CACHE_BYTES, available_bytes(field.device) / 4)
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from neuralfield.checks import choice, integer, number
 from neuralfield.errors import ConfigError
+from neuralfield.memory import available_bytes
 from neuralfield.ntk.conventions import coordinates
-from neuralfield.ntk.memory import available_bytes
 from neuralfield.ntk.operator import KernelOperator
 from neuralfield.ntk.regular import lattice, lattice_of
 from neuralfield.ntk.toeplitz import ToeplitzOperator

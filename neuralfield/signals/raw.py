@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 from jaxtyping import Shaped
 
 from neuralfield.errors import MissingDependency, SignalError
+from neuralfield.memory import available_bytes
 
 STORAGE = ("uint8", "uint16", "uint32", "float32")
 
@@ -125,8 +123,8 @@ def check_size(where: str, height: int, width: int, bytes_per_pixel: int) -> Non
 
 def check_memory(needed: int, where: str) -> None:
     """Raise a :class:`SignalError` when ``needed`` bytes are more than what is available."""
-    available = available_memory()
-    if available is not None and needed > available:
+    available = available_bytes()
+    if needed > available:
         raise SignalError(
             f"{where} needs {_bytes(needed)} of memory and {_bytes(available)} are available; cut or "
             "scale it with an image tool first, or store it as an uncompressed TIFF or .npy, which stay "
@@ -134,39 +132,7 @@ def check_memory(needed: int, where: str) -> None:
         )
 
 
-def available_memory() -> int | None:
-    """Bytes that can still be allocated here, the limit of a container included; None where nobody says."""
-    found = [value for value in (_system_memory(), _container_memory()) if value is not None]
-    return min(found) if found else None
-
-
-def _system_memory() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    if sys.platform == "win32":
-        return None
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    try:
-        limit = int((root / "memory.max").read_text())
-        used = int((root / "memory.current").read_text())
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        # Pages of files that were read count as used, but the kernel gives them back on demand.
-        return max(0, limit - used + int(stat.get("inactive_file", 0)))
-    except (OSError, ValueError):  # no container, "max" (no limit), or another version of control groups
-        return None
-
-
-def _bytes(count: int) -> str:
+def _bytes(count: float) -> str:
     number = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from neuralfield.errors import SignalError
-from neuralfield.signals.raw import available_memory
+from neuralfield.memory import available_bytes
 
 UNPACK_BUDGET = 1 << 30
 """Bytes up to which a compressed volume is unpacked into memory; a larger one goes into a temporary file."""
@@ -182,13 +182,13 @@ def mapped(path: Any, dtype: np.dtype, shape: Sequence[int], offset: int, where:
 def check_room(size: int, where: str, in_memory: bool = True) -> None:
     """Raise SignalError where ``size`` bytes fit neither into memory nor into the folder of temporary files."""
     if in_memory:
-        free, place = available_memory(), "memory"
+        free, place = available_bytes(), "memory"
     else:
         folder = tempfile.gettempdir()
-        free, place = shutil.disk_usage(folder).free, folder
-    if free is not None and size > free:
+        free, place = float(shutil.disk_usage(folder).free), folder
+    if size > free:
         raise SignalError(
-            f"{where} needs {size:,} bytes in {place} and {free:,} are free; crop the file first, store it uncompressed "
+            f"{where} needs {size:,} bytes in {place} and {free:,.0f} are free; crop the file first, store it uncompressed "
             "(.nii, .npy, raw NRRD stay on disk), or point TMPDIR to a larger disk"
         )
 

@@ -15,9 +15,9 @@ import numpy as np
 from neuralfield import checks
 from neuralfield.errors import NeuralFieldError, SignalError, nearest
 from neuralfield.signals import read_float, read_png, read_raster, read_tiff
-from neuralfield.signals.raw import RawImage, available_memory
+from neuralfield.signals.raw import RawImage
 
-__all__ = ["RawImage", "available_memory", "read_image", "recognise"]
+__all__ = ["RawImage", "read_image", "recognise"]
 
 Reader = Callable[[Path, "int | None"], RawImage]
 

@@ -119,7 +119,7 @@ def test_features_are_kept_only_where_that_is_right_and_pays(
     monkeypatch.setattr(features, "CACHE_BYTES", 4 * n * 48 - 1)
     assert not features.worthwhile(field, n, 50, OPTIONS)
     monkeypatch.undo()
-    monkeypatch.setattr(features, "free_bytes", lambda device: 4 * 4 * n * 48 - 1)
+    monkeypatch.setattr(features, "available_bytes", lambda device: 4 * 4 * n * 48 - 1)
     assert not features.worthwhile(field, n, 50, OPTIONS)
 
 

@@ -133,7 +133,7 @@ def test_tiff_pyramids_are_one_picture(read):
 def test_tiff_stays_on_disk_when_it_is_large(tmp_path, monkeypatch):
     monkeypatch.setattr(read_tiff, "MAP_FROM", 100)
     # Nothing needs to fit into memory, so that nothing is compared with it.
-    monkeypatch.setattr(raw_module, "available_memory", lambda: 10)
+    monkeypatch.setattr(raw_module, "available_bytes", lambda: 10.0)
     pixels = noise((20, 30, 3), np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
     tifffile.imwrite(tmp_path / "b.tif", np.moveaxis(pixels, -1, 0), photometric="rgb", planarconfig="separate")

@@ -216,16 +216,6 @@ def test_whatever_a_reader_raises(read, monkeypatch, error):
     assert caught.value.__cause__ is error and "\n" not in str(caught.value)
 
 
-def test_memory_of_containers(tmp_path):
-    limits = {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 500\ninactive_file 150\n"}
-    for name, content in limits.items():
-        (tmp_path / name).write_text(content)
-    assert raw_module._container_memory(tmp_path) == 450
-    (tmp_path / "memory.max").write_text("max\n")
-    assert raw_module._container_memory(tmp_path) is None
-    assert raw_module._container_memory(tmp_path / "none") is None
-
-
 def test_read_float_says_which_openexr(tmp_path, monkeypatch):
     path = exr(tmp_path, {"Y": noise((8, 8), np.float32)})
     monkeypatch.setattr(read_float, "require", lambda *arguments: object())
