@@ -28,7 +28,7 @@ from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.base import Signal
 
 _SIDE, _WIDE = {2: 16, 3: 7}, {2: 24, 3: 8}  # by dimension
-_WINDOWS = {"image": 4, "volume": 8, "shape": 3}
+_WINDOWS = {"image": 9, "volume": 8, "shape": 3}
 _TOO_SMALL, _TOO_LARGE = 2.0**-6, 2.0**6  # times the end of the octaves: no search goes further
 
 

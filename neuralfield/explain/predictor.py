@@ -34,6 +34,7 @@ from neuralfield.fitting import schedule
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.optimizer import learning_rates
 from neuralfield.fitting.options import FitOptions
+from neuralfield.networks import MLP
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
 from neuralfield.ntk.empirical import empirical_parts
 from neuralfield.signals.base import Signal
@@ -345,6 +346,17 @@ def _follow(
         n_total=max(round(signal.split.n_train / windows[0].stands_for), len(windows[0].x) * len(windows)),
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
         patches=len(windows),
+        last_layer=_last_layer(field, parts),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return _Piece(curve, parts)
+
+
+def _last_layer(field: Field, parts: dict[str, Tensor]) -> tuple[str, float] | None:
+    """The weights of an MLP's last layer by name, and the sum of their squares; None for other networks."""
+    if not isinstance(field.network, MLP):
+        return None
+    weight = field.network.linear_layers()[-1].weight
+    name = next(name for name, parameter in field.named_parameters() if parameter is weight)
+    squares = float(weight.detach().square().sum())
+    return (name, squares) if name in parts and squares > 0 else None

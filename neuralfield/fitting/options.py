@@ -32,8 +32,8 @@ class FitOptions:
     - `beta1`, `beta2`, `eps`: Adam's. `eps` is tiny because a hash table's gradients are: rows that few pixels touch must
       still move by the full learning rate (Müller et al. 2022, section 4).
     - `weight_decay`: L2 on the network's weights, never on a table's (it would decay rows that no pixel touches).
-    - `precision`: of the network's matrix products; the encoding stays in float32. "auto": bfloat16 where the hardware
-      multiplies it fast and the network bears it (:func:`~neuralfield.fitting.precision.resolve`), else float32.
+    - `precision`: of the network's matrix products; the encoding stays in float32. "auto" or None: bfloat16 where the
+      hardware multiplies it fast and the network bears it (:func:`~neuralfield.fitting.precision.resolve`), else float32.
     - `eval_every`: steps between evaluations; None: at 1, 2, 3, 4, 6, 8, 11, 16, ... (powers of the root of two).
     - `eval_points`: samples in such an evaluation; the final metrics are over all.
     - `checkpoint_seconds`: time between checkpoints; 0: none.
@@ -58,7 +58,7 @@ class FitOptions:
     beta2: float = 0.99
     eps: float = 1e-15
     weight_decay: float = 0.0
-    precision: str | None = "auto"
+    precision: str | None = "float32"
     eval_every: int | None = None
     eval_points: int = 32768
     checkpoint_seconds: float = 15.0

@@ -20,6 +20,7 @@ def resolve(precision: str | None, field: Field) -> str:
 
     Harmless behind Fourier features, where the position is spread over many waves, in a wide MLP whose activations are no
     steeper than a ReLU. The 8 bits of bfloat16 do not tell 512 coordinates apart, so raw coordinates are left alone.
+    Fits that end at 44 dB lose nothing, fits that end above 60 dB some decibels.
     """
     if precision in ("float32", "bfloat16"):
         return precision

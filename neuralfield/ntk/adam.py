@@ -15,6 +15,15 @@ $$f \leftarrow f - \sum_g \frac{\eta_g}{\sqrt{\hat v_g} + \epsilon}\, K_g\, \tfr
 standing still. Adam therefore trains with the kernel $\sum_g w_g K_g$, in which a layer with small gradients counts as much
 as one with large ones: that is why it learns fine detail sooner than the plain tangent kernel says.
 
+One part of the kernel's movement is known beforehand. What lies before the last layer acts through it, so its kernels are
+proportional to $\lVert W \rVert^2$ of the last layer, which as a rule starts small. Each step moves each of its P numbers by
+about $\eta$, back and forth as the residual's sign changes; like a random walk,
+
+$$\lVert W_t \rVert^2 \approx \lVert W_0 \rVert^2 + P \sum_{s \le t} \eta_s^2.$$
+
+(A 3 x 256 network on Fourier features whose last layer starts at a tenth: 3.4 times the initial value after 256 steps of
+$10^{-3}$ by measurement, 3.0 by this.)
+
 The first steps are made one by one: momentum makes them swing. Later the weights $w_g$ move slowly, and an interval of steps
 is one matrix exponential.
 """
@@ -69,7 +78,8 @@ class _State:
     """Residuals and moments after some steps.
 
     `columns`: of r that make the loss; those behind them are carried along by the same steps. `ratio`: how many times these
-    points the signal has; `noise`: what a batch of some of them adds to the mean square of gradients, as a factor.
+    points the signal has; `noise`: what a batch of some of them adds to the mean square of gradients, as a factor. `last`:
+    which part is the last layer's weights, the sum of their squares, and which parts lie before that layer.
     """
 
     def __init__(
@@ -83,11 +93,13 @@ class _State:
         columns: int,
         ratio: float,
         noise: float,
+        last: tuple[int, float, Tensor] | None = None,
     ) -> None:
         self.parts, self.test, self.sizes = parts, test, sizes
         self.r, self.step = r, 0
         self._r_test, self._pending = r_test, parts.new_zeros(len(parts), *r.shape)
         self.own = slice(0, columns)
+        self.last, self.gain, self.walked = last, parts.new_ones(len(parts)), 0.0
         self.ratio, self.noise = ratio, noise
         self.diagonals = parts.diagonal(dim1=1, dim2=2)
         self.scale = 2 / (len(r) * columns * ratio)
@@ -117,7 +129,15 @@ class _State:
         inner = (products[:, :, self.own] * r).sum(dim=(1, 2)).clamp_min(0)
         if self.noise:
             inner = inner + self.noise * (self.diagonals @ r.square().sum(dim=1))
-        return self.scale**2 * self.ratio * inner / self.sizes
+        return self.scale**2 * self.ratio * self.gain * inner / self.sizes
+
+    def grow(self, rates: Tensor, count: int) -> None:
+        """Let the last layer grow over ``count`` steps, whose rates sum up to ``rates``."""
+        if self.last is None:
+            return
+        layer, squares, before = self.last
+        self.walked += float(self.sizes[layer] * rates[layer] ** 2) / count
+        self.gain = torch.where(before, 1 + self.walked / squares, self.gain)
 
     def corrected(self, v: Tensor, step: float) -> Tensor:
         """Square root of the bias-corrected second moment."""
@@ -132,8 +152,9 @@ class _State:
         self.step += 1
         weights = rates / (self.corrected(self.v, self.step) + eps) / (1 - beta1**self.step)
         self.weights = weights
-        self.r = self.r - torch.einsum("g,gnc->nc", weights, self.momentum_parts)
-        self._pending += weights[:, None, None] * self.momentum
+        self.r = self.r - torch.einsum("g,gnc->nc", weights * self.gain, self.momentum_parts)
+        self._pending += (weights * self.gain)[:, None, None] * self.momentum
+        self.grow(rates, 1)
 
     def interval(self, rates: Tensor, eps: float, count: int) -> None:
         """``count`` steps at once; ``rates`` are summed over them. The weights are those of the interval's middle."""
@@ -146,12 +167,13 @@ class _State:
         self._exponential(rates, eps, count, middle, test=True)
         self.v = self.beta2**count * self.v + (1 - self.beta2**count) * middle
         self.step += count
+        self.grow(rates, count)
 
     def _exponential(self, rates: Tensor, eps: float, count: int, square: Tensor, test: bool) -> None:
         half = self.beta2 ** (count / 2)
         v = half * self.v + (1 - half) * square
-        self.weights = self.scale * rates / (self.corrected(v, self.step + count / 2) + eps)
-        values, vectors, scale = self._modes(square * self.sizes)
+        self.weights = self.scale * self.gain * rates / (self.corrected(v, self.step + count / 2) + eps)
+        values, vectors, scale = self._modes(square * self.sizes / self.gain)
         modes = vectors.T @ self.r
         if test:
             gain = (-torch.expm1(-scale * values) / values)[:, None] * modes
@@ -201,6 +223,7 @@ def predict_adam(
     batch: int | None = None,
     patches: int = 1,
     counted: Float[Tensor, "m channels"] | None = None,
+    last_layer: tuple[str, float] | None = None,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
 
@@ -222,6 +245,8 @@ def predict_adam(
       that of all points, plus $\frac{1}{B}(1 - \frac{B}{N})$ times that of one point), not the path.
     - `patches`: the columns of y are those of this many patches with equal kernels (of a stationary kernel) side by side.
     - `counted`: weights of the test values in their mean; None is 1.
+    - `last_layer`: the part that is the last layer's weight matrix, and the sum of its squares at the start: the kernels of
+      the parts before it then grow with it. None: all kernels stand still.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
     """
@@ -253,8 +278,15 @@ def predict_adam(
     if f0 is not None:  # what is left of it alone follows the same steps
         r = torch.cat([r, f0.to(like)], dim=1)
         r_test = torch.cat([r_test, like.new_zeros(0, columns) if f0_test is None else f0_test.to(like)], dim=1)
+    last = None
+    if last_layer is not None:
+        name, squares = last_layer
+        layer = name.removesuffix("weight")
+        if name not in names or not squares > 0:
+            raise ConfigError(f"last_layer names a part and gives the sum of its squares, above 0; got {last_layer}")
+        last = names.index(name), squares, torch.tensor([not n.startswith(layer) for n in names], device=y.device)
     state = _State(
-        stacked, test, counts, r, r_test, beta2, columns, total / (len(y) * patches), total / drawn - 1
+        stacked, test, counts, r, r_test, beta2, columns, total / (len(y) * patches), total / drawn - 1, last
     )  # fmt: skip
     factor = schedule or (lambda step: 1.0)
     rate = like.new_tensor(rates)

@@ -94,7 +94,7 @@ class Truths:
                     "split": {k: described.get(k) for k in ("holdout", "n_train", "n_heldout")},
                     "encoding": dict(one.encoding),
                     "network": dict(one.network),
-                    "fit": _unusual(one.options(options, self.device)),
+                    "fit": {"precision": options.precision, **_unusual(one.options(options, self.device))},
                     "seed": self.seed,
                     "device": self.device.type,
                 }

@@ -88,7 +88,7 @@ def test_plain_coordinates_learn_features_which_no_standing_kernel_does(monkeypa
     # The infinitely wide network's kernel, which was followed before, ends far below.
     monkeypatch.setattr(predictor, "suits", lambda *_: False)
     lazy = predict(one.build(signal, 0, CPU), signal, options, windows, at=[200])
-    assert lazy.heldout_psnr[-1] < real[200] - 2
+    assert lazy.heldout_psnr[-1] < real[200] - 1.4
 
 
 @pytest.mark.parametrize("given", ["positional", {"name": "fourier", "sigma": 4.0}, "hashgrid"])

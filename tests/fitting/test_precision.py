@@ -108,10 +108,15 @@ def test_a_checkpoint_of_the_other_precision_is_refused(
 
 def test_metrics_name_the_precision_that_was_used(fast: None, command: Callable[..., Ran], tmp_path: Path) -> None:
     nf.write_image(tmp_path / "image.png", torch.rand(16, 16, 3).numpy())
-    for encoding, expected in (("fourier", "bfloat16"), ("none", "float32")):
+    cases = (
+        ("fourier", ["fit.precision=auto"], "bfloat16"),
+        ("none", ["fit.precision=auto"], "float32"),
+        ("fourier", [], "float32"),
+    )
+    for number, (encoding, given, expected) in enumerate(cases):
         ran = command(
-            "fit", f"signal.path={tmp_path / 'image.png'}", f"encoding={encoding}", "network.width=128",
-            "network.depth=1", "fit.steps=2", "device=cpu", "metrics.lpips=off", f"hydra.run.dir={tmp_path / encoding}",
+            "fit", f"signal.path={tmp_path / 'image.png'}", f"encoding={encoding}", "network.width=128", "network.depth=1",
+            "fit.steps=2", "device=cpu", "metrics.lpips=off", f"hydra.run.dir={tmp_path / str(number)}", *given,
         )  # fmt: skip
         assert ran.code == 0, ran.err
-        assert json.loads((tmp_path / encoding / "metrics.json").read_text())["precision"] == expected
+        assert json.loads((tmp_path / str(number) / "metrics.json").read_text())["precision"] == expected

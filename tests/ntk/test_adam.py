@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import neuralfield as nf
 from neuralfield.errors import ConfigError
+from neuralfield.networks import MLP
 from neuralfield.ntk import adam
 from neuralfield.ntk.adam import predict_adam
 
@@ -127,6 +129,62 @@ def test_what_is_left_of_the_initial_function_follows_the_same_steps() -> None:
     found = _predicted(p, steps)
     assert found.f0_mse is not None
     assert found.f0_mse[-1] == pytest.approx(float(alone.f[p["n"] :].square().mean()), rel=1e-5)
+
+
+def test_the_last_layer_grows_and_the_parts_before_it_with_it() -> None:
+    p, steps, squares = _problem(), 64, 1e-4
+    names = {"a": "layers.0.weight", "b": "layers.1.bias", "c": "layers.1.weight"}
+    for key in ("jacobians", "rates"):
+        p[key] = {names[name]: value for name, value in p[key].items()}
+    schedule = lambda step: 1 - 0.5 * step / steps  # noqa: E731
+    train, first, last = slice(0, p["n"]), "layers.0.weight", "layers.1.weight"
+    model, size = Linear(p["jacobians"], p["rates"], 2, p["f0"]), p["jacobians"][last].shape[1] * 2
+    gain = 1.0
+    for step in range(steps):
+        model.count += 1
+        r, moves = model.f[train] - p["y"], []
+        for name, j in p["jacobians"].items():
+            larger = gain if name == first else 1.0
+            gradient = 2 / r.numel() * j[train].T @ r
+            model.v[name] = BETA2 * model.v[name] + (1 - BETA2) * larger * float(gradient.square().mean())
+            model.m[name] = BETA1 * model.m[name] + (1 - BETA1) * gradient
+            root = math.sqrt(model.v[name] / (1 - BETA2**model.count)) + EPS
+            rate = p["rates"][name] * schedule(step)
+            moves.append(j @ (larger * rate / root * model.m[name] / (1 - BETA1**model.count)))
+        model.f = model.f - torch.stack(moves).sum(0)
+        gain += size * (p["rates"][last] * schedule(step)) ** 2 / squares
+    assert gain > 3
+    found = _predicted(p, steps, schedule=schedule, last_layer=(last, squares))
+    assert found.train_residual.double().sub(model.f[train] - p["y"]).abs().max() < 1e-5 * float(model.f.abs().max())
+    assert found.test_residual is not None
+    rest = model.f[p["n"] :] - p["y_test"]
+    assert found.test_residual.double().sub(rest).abs().max() < 1e-5 * float(model.f.abs().max())
+    still = _predicted(p, steps, schedule=schedule)
+    assert found.train_mse[-1] < 0.9 * still.train_mse[-1]
+    for wrong in (("layers.2.weight", 1.0), (last, 0.0)):
+        with pytest.raises(ConfigError, match="last_layer"):
+            _predicted(p, 3, last_layer=wrong)
+
+
+def test_a_real_last_layer_grows_as_a_random_walk() -> None:
+    """What the prediction rests on, measured: full batches, a constant rate, a last layer at a tenth of its usual size."""
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(16) / 16, torch.arange(16) / 16, indexing="ij")
+    x = torch.stack([columns, rows], dim=-1).reshape(-1, 2)
+    y = torch.stack([torch.sin(20 * x[:, 0] * x[:, 1]), torch.sign(x[:, 0] - x[:, 1]), x[:, 0]], dim=1) / 2 + 0.5
+    field = nf.build(2, 3, {"name": "fourier", "sigma": 2.0, "n_features": 64}, {"width": 128, "depth": 2})
+    assert isinstance(field.network, MLP)
+    weight = field.network.linear_layers()[-1].weight
+    start, steps, rate = float(weight.detach().square().sum()), 200, 1e-3
+    optimizer = torch.optim.Adam(field.parameters(), rate, betas=(0.9, 0.99), eps=1e-15)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (field(x) - y).square().mean().backward()
+        optimizer.step()
+    measured = float(weight.detach().square().sum()) / start
+    walked = 1 + weight.numel() * steps * rate**2 / start
+    assert walked > 2
+    assert 0.5 < measured / walked < 2
 
 
 def test_intervals_agree_with_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
