@@ -127,7 +127,7 @@ def _print(explanation: Explanation, folder: Path) -> None:
     from rich.table import Table
 
     from neuralfield.explain.limits import limit
-    from neuralfield.explain.words import in_words
+    from neuralfield.explain.words import in_words, training_db
 
     verified = any(c.measured is not None for c in explanation.candidates)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -143,7 +143,7 @@ def _print(explanation: Explanation, folder: Path) -> None:
             real = (f"{c.measured:.2f}", f"{c.heldout - c.measured:+.2f}")
         iou = () if c.curve.iou is None else (f"{c.curve.iou:.3f}",)
         style = "bold green" if c.name == explanation.verdict.best else ""
-        numbers = (f"{c.n_parameters:,}", f"{c.curve.train_psnr[-1]:.2f}", f"{c.heldout:.2f}", *iou, *real)
+        numbers = (f"{c.n_parameters:,}", training_db(float(c.curve.train_psnr[-1])), f"{c.heldout:.2f}", *iou, *real)
         table.add_row(c.name, *numbers, in_words(limit(explanation, c), explanation.signal), style=style)
     Console().print(table)
     print(in_words(f"\nBaselines on the held-out pixels: {_baselines(explanation.baselines)}", explanation.signal))

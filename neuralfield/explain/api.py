@@ -27,7 +27,7 @@ from neuralfield.explain.verdict import UNCERTAINTY, verdict
 from neuralfield.explain.verify import short_sweeps, train_watched
 from neuralfield.explain.views import views
 from neuralfield.explain.window_kernels import covered
-from neuralfield.explain.words import stands_in, window_words, words
+from neuralfield.explain.words import stands_in, training_db, window_words, words
 from neuralfield.field import Field
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
@@ -133,7 +133,7 @@ def explain_settings(
         candidates.append(candidate)
         tell.note(
             f"  [{index + 1}/{len(settings)}] {candidate.name}: {candidate.heldout:.1f} dB held out, "
-            f"{candidate.curve.train_psnr[-1]:.1f} dB train ({candidate.seconds:.1f} s)"
+            f"{training_db(float(candidate.curve.train_psnr[-1]), 1)} dB train ({candidate.seconds:.1f} s)"
         )
     curve = sigma_curve(settings, candidates)
     beside = baselines(judge, places, curve)

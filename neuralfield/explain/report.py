@@ -14,7 +14,7 @@ from neuralfield.explain.explanation import Explanation
 from neuralfield.explain.limits import WORDS, limit
 from neuralfield.explain.page import code, element, figure, page, table
 from neuralfield.explain.sections import SECTIONS, alt, sliced
-from neuralfield.explain.words import in_words, stands_in, window_words, words
+from neuralfield.explain.words import in_words, stands_in, training_db, window_words, words
 from neuralfield.files import write_text
 from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
@@ -108,7 +108,10 @@ def _candidates(explanation: Explanation) -> str:
     ranked = sorted(explanation.candidates, key=lambda c: -c.heldout)
     rows = []
     for c in ranked:
-        train, why = _db(float(c.curve.train_psnr[-1])), in_words(WORDS[limit(explanation, c)], explanation.signal)
+        train, why = (
+            training_db(float(c.curve.train_psnr[-1])),
+            in_words(WORDS[limit(explanation, c)], explanation.signal),
+        )
         error = f"± {words(explanation.signal).uncertainty:.1f}"
         iou = [] if c.curve.iou is None else [f"{c.curve.iou:.3f}"]
         rows.append([c.name, _db(c.heldout), error, *iou, train, count(c.n_parameters), why])
@@ -129,7 +132,7 @@ def _measured(explanation: Explanation) -> list[str]:
     rows = []
     for candidate, predicted, measured in zip(trained, x, y, strict=True):
         last = candidate.trained[-1].get("psnr_train")
-        fits = _db(float(candidate.curve.train_psnr[-1])), "–" if last is None else _db(float(last))
+        fits = training_db(float(candidate.curve.train_psnr[-1])), "–" if last is None else _db(float(last))
         iou = [f"{v:.3f}" for v in (candidate.curve.iou, candidate.trained[-1].get("iou_surface")) if v is not None]
         rows.append([candidate.name, _db(predicted), _db(measured), f"{predicted - measured:+.2f}", *fits, *iou])
     heads: tuple[str, ...] = (

@@ -15,6 +15,7 @@ somewhat slower than the fit. Single samples in place of means scatter more, and
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import weakref
@@ -114,7 +115,7 @@ def small_fit(
     }
     at = sorted({step for step in at if step < steps} | {steps})
     found: dict[str, list[float]] = {name: [] for name in judges}
-    with torch.enable_grad():
+    with torch.enable_grad(), _one_thread():
         for step in range(steps + 1):
             if step in at:
                 for name, (few, _) in judges.items():
@@ -129,6 +130,17 @@ def small_fit(
     }
     weights = _weights(field, adam, options)
     return SmallFit(field, np.array(at), errors["train"], errors["heldout"], weights, _energy(field, signal, weights))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Products of some hundred rows are no faster on two threads, and ten times as slow where another program has a core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Last:

@@ -89,3 +89,12 @@ def stands_in(signal: Signal) -> str:
         f"unlike fit.loss={signal.default_loss}, which counts distances near the surface more. What is predicted is the "
         "order of fields."
     )
+
+
+def training_db(psnr: float, decimals: int = 2) -> str:
+    """A predicted training PSNR for people.
+
+    Beyond 60 dB, where rounding to 8 bits (58.9 dB) would be the larger error, no number is promised: windows of an image do
+    not know how much of all of it a network can hold.
+    """
+    return "above 60" if psnr > 60 else f"{psnr:.{decimals}f}"

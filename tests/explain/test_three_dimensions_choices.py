@@ -16,7 +16,7 @@ from neuralfield.errors import ConfigError
 from neuralfield.explain import encoding_for, explain_sweep, sigma_for
 from neuralfield.explain.candidates import comparison, judged, octaves, setting
 from neuralfield.explain.views import kernel_view
-from neuralfield.explain.words import in_words
+from neuralfield.explain.words import in_words, training_db
 from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.volume import VolumeSignal
 from tests.conftest import Ran
@@ -69,6 +69,10 @@ def test_a_sweep_over_a_volume(command: Callable[..., Ran], tmp_path: Path) -> N
     assert ran.code == 0, ran.err
     found = explain_sweep(tmp_path / "v", progress=False)
     assert found.kind == "psnr_heldout" and len(found.runs) == 2 and found.error < 5
+
+
+def test_no_training_psnr_is_promised_beyond_eight_bits() -> None:
+    assert training_db(59.994) == "59.99" and training_db(41.26, 1) == "41.3" and training_db(127.0) == "above 60"
 
 
 def test_a_sweep_over_a_shape_is_refused(tmp_path: Path) -> None:
