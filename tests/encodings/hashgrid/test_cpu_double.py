@@ -61,7 +61,8 @@ def test_equals_the_reference(name: str) -> None:
     """At generic points, faces, corners, x = 0 and 1, and outside the cube."""
     layout, x, params, grad = problem(name)
     v, w = directions(x, params)
-    for interpolation in ("linear", "smoothstep"):
+    # In four dimensions a kernel takes ten seconds to compile; smoothstep has every term that linear has.
+    for interpolation in ("smoothstep",) if name == "4d" else ("linear", "smoothstep"):
         for given in ((v, None), (None, w), (v, w)):
             compare(*given, grad, x, params, layout, interpolation)
 
