@@ -49,6 +49,7 @@ _WIDE = {2: 48, 3: 11}  # by dimension: training pixels along a window for kerne
 _PER_CELL = 3  # training pixels along the side of a cell, where a fit on cells takes the place of such a window
 _MOST_WIDE = 8  # of them, in a volume
 _MOST_SINGLE = 5  # windows whose kernels are all different
+_ROOMY = 5  # parameters for each training value
 _COVERED = 0.5  # of the held-out pixels: windows with more of them speak for the image
 
 
@@ -346,15 +347,20 @@ def _follow(
         n_total=max(round(signal.split.n_train / windows[0].stands_for), len(windows[0].x) * len(windows)),
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
         patches=len(windows),
-        last_layer=_last_layer(field, parts),
+        last_layer=_last_layer(field, signal, parts),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return _Piece(curve, parts)
 
 
-def _last_layer(field: Field, parts: dict[str, Tensor]) -> tuple[str, float] | None:
-    """The weights of an MLP's last layer by name, and the sum of their squares; None for other networks."""
-    if not isinstance(field.network, MLP):
+def _last_layer(field: Field, signal: Signal, parts: dict[str, Tensor]) -> tuple[str, float] | None:
+    """The weights of an MLP's last layer by name, and the sum of their squares; None where its growth is not followed.
+
+    That is behind other networks, and where samples have to share parameters: there a network learns more slowly than its
+    infinitely wide limit, by about what the growth would give.
+    """
+    crowded = field.n_parameters < _ROOMY * signal.split.n_train * signal.out_dim
+    if crowded or not isinstance(field.network, MLP):
         return None
     weight = field.network.linear_layers()[-1].weight
     name = next(name for name, parameter in field.named_parameters() if parameter is weight)

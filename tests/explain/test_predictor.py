@@ -136,3 +136,17 @@ def test_what_cannot_be_predicted_is_named(photograph: nf.ImageSignal) -> None:
         predict(field, photograph, replace(OPTIONS, loss="l1"), windows)
     with pytest.raises(ConfigError, match="steps"):
         predict(field, photograph, replace(OPTIONS, steps=None, seconds=3), windows)
+
+
+def test_the_last_layer_grows_where_parameters_are_plenty() -> None:
+    one = {"name": "fourier", "n_features": 32}
+    for side, plenty in ((16, True), (128, False)):
+        signal = nf.load_image(name="coffee", resize=side, holdout="every_other")
+        field = setting(signal, one, {"width": 64, "depth": 2}).build(signal, 0, CPU)
+        assert (field.n_parameters > 5 * signal.split.n_train * 3) == plenty
+        parts = {"network.layers.2.weight": torch.eye(2)}
+        found = predictor._last_layer(field, signal, parts)
+        assert (found is not None) == plenty
+        if found is not None:
+            weight = field.network.layers[-1].weight  # type: ignore[union-attr, index]
+            assert found == ("network.layers.2.weight", pytest.approx(float(weight.detach().square().sum())))
