@@ -18,9 +18,9 @@ from torch import nn
 
 from neuralfield.errors import ConfigError
 from neuralfield.explain.auto_resolution import AutoLevels, AutoResolution, resolution_for, resolve_grid
-from neuralfield.explain.candidates import budget, judged, octaves, rank, setting
+from neuralfield.explain.candidates import budget, judged, octaves, rank
+from neuralfield.explain.chosen import Chosen, heldout_at_budget
 from neuralfield.explain.patches import patches
-from neuralfield.explain.predictor import predict
 from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.explain.words import stands_in, words
 from neuralfield.fitting import defaults
@@ -32,39 +32,18 @@ _WINDOWS = {"image": 9, "volume": 8, "shape": 3}
 _TOO_SMALL, _TOO_LARGE = 2.0**-6, 2.0**6  # times the end of the octaves: no search goes further
 
 
-@dataclass(frozen=True)
-class AutoSigma:
+@dataclass(frozen=True, kw_only=True)
+class AutoSigma(Chosen):
     """A bandwidth and what it was chosen by.
 
-    - `sigma`: cycles per side of the image or the cube.
-    - `sigmas`, `heldout_psnr`: what was predicted, ascending in sigma.
-    - `maximum`: the predicted maximum, dB, `at` this sigma; `flat`: the sigmas between which it is within 0.1 dB of it.
-    - `assumed_holdout`: predicted with every other pixel held out, because the signal holds out none.
-    - `sample`: "pixel", "voxel" or "point"; `note`: what is predicted in place of what is fitted, or nothing.
+    - `sigma`: cycles per side of the image or the cube; `sigmas`: those that were tried, ascending.
     """
 
     sigma: float
     sigmas: list[float]
-    heldout_psnr: list[float]
-    maximum: float
-    at: float
-    flat: tuple[float, float]
-    steps: int
-    seconds: float
-    assumed_holdout: bool
-    sample: str = "pixel"
-    note: str = ""
 
     def __str__(self) -> str:
-        assumed = f"; judged with every other {self.sample} held out" if self.assumed_holdout else ""
-        return (
-            f"sigma=auto took {self.sigma:g} for {self.steps:,} steps: the highest predicted held-out PSNR is "
-            f"{self.maximum:.1f} dB at sigma {self.at:g}, and within {TOLERANCE:g} dB of it from {self.flat[0]:g} to "
-            f"{self.flat[1]:g} ({len(self.sigmas)} predictions, {self.seconds:.1f} s{assumed})" + self._stated()
-        )
-
-    def _stated(self) -> str:
-        return f". {self.note}" if self.note else ""
+        return self._sentence(f"sigma=auto took {self.sigma:g}", "sigma ", f"{len(self.sigmas)} predictions,")
 
 
 @dataclass(frozen=True)
@@ -150,18 +129,16 @@ def sigma_for(
         windows = patches(judge, _SIDE[judge.in_dim], _WINDOWS[judge.type])
 
         def evaluate(sigma: float) -> float:
-            one = setting(judge, {**encoding, "name": "fourier", "sigma": sigma}, network, seed)
-            field = one.build(judge, seed, torch.device("cpu"))
-            resolved = one.options(options, device)
-            return float(predict(field, judge, resolved, windows, at=[steps]).heldout_psnr[-1])
+            given = {**encoding, "name": "fourier", "sigma": sigma}
+            return heldout_at_budget(judge, given, network, options, windows, seed, device)
 
         sigmas, psnr = search(evaluate, octaves(judge))
     except ConfigError as error:
         raise ConfigError(f"encoding.sigma=auto: {error}; or give sigma a number, such as 10") from error
     sigma, maximum, at, flat = smallest_good(sigmas, psnr)
     return AutoSigma(
-        sigma, sigmas, psnr, maximum, at, flat, steps, time.perf_counter() - began, assumed, words(judge).sample,
-        stands_in(judge),
+        sigma=sigma, sigmas=sigmas, heldout_psnr=psnr, maximum=maximum, at=at, flat=flat, steps=steps,
+        seconds=time.perf_counter() - began, assumed_holdout=assumed, sample=words(judge).sample, note=stands_in(judge),
     )  # fmt: skip
 
 
@@ -192,12 +169,11 @@ def encoding_for(
     if signal.split.n_heldout or signal.type == "shape":
         finest = resolution_for(signal, choices["hashgrid"], network, options, seed, device)
         choices["hashgrid"]["max_resolution"] = finest.resolution
-    found = {}
-    for name, given in choices.items():
-        one = setting(judge, given, network, seed)
-        field = one.build(judge, seed, torch.device("cpu"))
-        curve = predict(field, judge, one.options(options, device), windows, [budget(options)], _WIDE[judge.in_dim])
-        found[name] = float(curve.heldout_psnr[-1])
+    wide = _WIDE[judge.in_dim]
+    found = {
+        name: heldout_at_budget(judge, given, network, options, windows, seed, device, wide)
+        for name, given in choices.items()
+    }
     top = max(found.values())
     best = min((name for name in found if found[name] >= top - words(judge).tie), key=rank)
     return choices[best], AutoEncoding(best, found, sigma, time.perf_counter() - began, finest)

@@ -15,9 +15,9 @@ from torch import nn
 from neuralfield.checks import integer, number
 from neuralfield.encodings.hashgrid.layout import growth_factor
 from neuralfield.errors import ConfigError, nearest
-from neuralfield.explain.candidates import budget, judged, setting
+from neuralfield.explain.candidates import budget, judged
+from neuralfield.explain.chosen import Chosen, heldout_at_budget
 from neuralfield.explain.patches import patches
-from neuralfield.explain.predictor import predict
 from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.explain.words import stands_in, words
 from neuralfield.fitting import defaults
@@ -33,37 +33,22 @@ _MOST_LEVELS = 32
 _FEW = 8  # times the coarsest level: a lattice below that is few octaves above it
 
 
-@dataclass(frozen=True)
-class AutoResolution:
+@dataclass(frozen=True, kw_only=True)
+class AutoResolution(Chosen):
     """A hash grid's finest level and what it was chosen by.
 
     - `resolution`: vertices along each side of the finest level; `n_levels`: of the grid.
-    - `resolutions`, `heldout_psnr`: what was predicted, ascending in resolution.
-    - `maximum`: the predicted maximum, dB, `at` this resolution; `flat`: those between which it is within 0.1 dB of it.
-    - `assumed_holdout`, `sample`, `note`: as of :class:`~neuralfield.explain.auto.AutoSigma`.
+    - `resolutions`: those that were tried, ascending.
     """
 
     resolution: float
     n_levels: int
     resolutions: list[float]
-    heldout_psnr: list[float]
-    maximum: float
-    at: float
-    flat: tuple[float, float]
-    steps: int
-    seconds: float
-    assumed_holdout: bool
-    sample: str = "pixel"
-    note: str = ""
 
     def __str__(self) -> str:
-        assumed = f"; judged with every other {self.sample} held out" if self.assumed_holdout else ""
         curve = ", ".join(f"{r:g}: {v:.1f}" for r, v in zip(self.resolutions, self.heldout_psnr, strict=True))
-        return (
-            f"max_resolution=predicted took {self.resolution:g} ({self.n_levels} levels) for {self.steps:,} steps: the "
-            f"highest predicted held-out PSNR is {self.maximum:.1f} dB at {self.at:g}, and within {TOLERANCE:g} dB of it "
-            f"from {self.flat[0]:g} to {self.flat[1]:g} (dB by resolution: {curve}; {self.seconds:.1f} s{assumed})"
-        ) + (f". {self.note}" if self.note else "")
+        taken = f"max_resolution=predicted took {self.resolution:g} ({self.n_levels} levels)"
+        return self._sentence(taken, "", f"dB by resolution: {curve};")
 
 
 @dataclass(frozen=True)
@@ -143,9 +128,7 @@ def resolution_for(
 
         def evaluate(resolution: float) -> float:
             grid = {**rest, "name": "hashgrid", "max_resolution": resolution, "n_levels": levels(resolution)}
-            one = setting(judge, grid, network, seed)
-            field = one.build(judge, seed, torch.device("cpu"))
-            return float(predict(field, judge, one.options(options, device), windows, at=[steps]).heldout_psnr[-1])
+            return heldout_at_budget(judge, grid, network, options, windows, seed, device)
 
         places = resolutions(judge.lattice, base)
         found = climb(evaluate, places, int(np.argmin([abs(place - judge.lattice) for place in places])))
@@ -156,8 +139,9 @@ def resolution_for(
     at = max(found, key=lambda resolution: found[resolution])
     good = [resolution for resolution, value in found.items() if value >= found[at] - TOLERANCE]
     return AutoResolution(
-        good[0], levels(good[0]), list(found), list(found.values()), found[at], at, _around(found, at), steps,
-        time.perf_counter() - began, assumed, words(judge).sample, stands_in(judge),
+        resolution=good[0], n_levels=levels(good[0]), resolutions=list(found), heldout_psnr=list(found.values()),
+        maximum=found[at], at=at, flat=_around(found, at), steps=steps, seconds=time.perf_counter() - began,
+        assumed_holdout=assumed, sample=words(judge).sample, note=stands_in(judge),
     )  # fmt: skip
 
 

@@ -79,11 +79,15 @@ def baselines(
             found["average_sigma"] = _fixed(
                 AVERAGE_SIGMA, sigma, "best on average over photographs in Tancik et al. 2020, table 1"
             )
-        scaled = AVERAGE_SIGMA * signal.lattice / _AVERAGE_LATTICE
         of_photographs = "" if signal.in_dim == 2 else ", as for photographs"
         share = f"{2 * AVERAGE_SIGMA / _AVERAGE_LATTICE:.3g} of Nyquist{of_photographs}"
-        found["nyquist_sigma"] = _fixed(scaled, sigma, share)
+        found["nyquist_sigma"] = _fixed(nyquist_sigma(signal), sigma, share)
     return found
+
+
+def nyquist_sigma(signal: Signal) -> float:
+    """The bandwidth that is best for photographs on average, as a fraction of Nyquist, on this signal's training lattice."""
+    return AVERAGE_SIGMA * signal.lattice / _AVERAGE_LATTICE
 
 
 def at_sigma(curve: SigmaCurve, sigma: float) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.interpolate import PchipInterpolator
 
+from neuralfield.explain.baselines import nyquist_sigma
 from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.explain.verify import SHORT, correlation
 from neuralfield.reproduce.prediction_study import Case, Study
@@ -71,7 +72,7 @@ def record(study: Study, case: Case) -> dict[str, Any]:
             "cpu_seconds": case.auto_cpu_seconds,
         },
         "bicubic": case.bicubic,
-        "nyquist_sigma": case.nyquist_sigma,
+        "nyquist_sigma": nyquist_sigma(case.signal),
         "cpu": {
             "prediction": [p.cpu_seconds for p in case.predictions],
             "training": [truth.cpu_seconds for truth in case.truths],

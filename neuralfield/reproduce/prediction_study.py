@@ -15,7 +15,7 @@ from neuralfield.checks import integer, number
 from neuralfield.errors import ConfigError
 from neuralfield.explain.api import WINDOWS
 from neuralfield.explain.auto import AutoSigma, sigma_for
-from neuralfield.explain.baselines import AVERAGE_SIGMA, bicubic_psnr
+from neuralfield.explain.baselines import bicubic_psnr
 from neuralfield.explain.candidates import Setting, judged, setting
 from neuralfield.explain.patches import Patch, patches, whole
 from neuralfield.explain.predictor import Curve, powers, predict
@@ -57,11 +57,6 @@ class Case:
     auto: AutoSigma | None = None
     auto_truth: Truth | None = None
     auto_cpu_seconds: float = 0.0
-
-    @property
-    def nyquist_sigma(self) -> float:
-        """The bandwidth that is best for photographs on average, as a fraction of this lattice's Nyquist frequency."""
-        return AVERAGE_SIGMA * self.signal.lattice / 256
 
 
 class Study:

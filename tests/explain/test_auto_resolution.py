@@ -111,8 +111,12 @@ def test_auto_keeps_its_meaning() -> None:
 def test_the_choice_among_encodings_takes_the_grid_that_was_chosen(
     holdout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bandwidth = AutoSigma(2.0, [2.0], [20.0], 20.0, 2.0, (2.0, 2.0), 20, 0.0, False)
-    finest = AutoResolution(23.0, 16, [16.0, 23.0], [20.0, 30.0], 30.0, 23.0, (23.0, 23.0), 20, 0.0, False)
+    told: dict[str, Any] = {"steps": 20, "seconds": 0.0, "assumed_holdout": False}
+    bandwidth = AutoSigma(sigma=2.0, sigmas=[2.0], heldout_psnr=[20.0], maximum=20.0, at=2.0, flat=(2.0, 2.0), **told)
+    finest = AutoResolution(
+        resolution=23.0, n_levels=16, resolutions=[16.0, 23.0], heldout_psnr=[20.0, 30.0], maximum=30.0, at=23.0,
+        flat=(23.0, 23.0), **told,
+    )  # fmt: skip
     seen = {}
 
     def predict(field: nf.Field, *_: Any) -> SimpleNamespace:
@@ -122,7 +126,7 @@ def test_the_choice_among_encodings_takes_the_grid_that_was_chosen(
 
     monkeypatch.setattr(auto, "sigma_for", lambda *_: bandwidth)
     monkeypatch.setattr(auto, "resolution_for", lambda *_: finest)
-    monkeypatch.setattr(auto, "predict", predict)
+    monkeypatch.setattr("neuralfield.explain.chosen.predict", predict)
     signal = nf.ImageSignal.from_array(_fine(32), holdout=holdout)
     chosen, why = auto.encoding_for(signal, NETWORK, FitOptions(steps=20))
     # With nothing held out, aliasing hurts nobody: the grid goes down to the training lattice.
