@@ -42,11 +42,12 @@ class _Grid:
         self.interpolation = config.get("interpolation", "Linear")
         n_levels, base = config.get("n_levels", 16), config.get("base_resolution", 16)
         default = (256 / base) ** (1 / max(n_levels - 1, 1)) if dense else 2.0
-        growth = np.log2(np.float32(config.get("per_level_scale", default)))
+        # Rounded once: numpy's own float32 functions are some units off in the last place on processors with AVX-512.
+        growth = np.float32(math.log2(np.float32(config.get("per_level_scale", default))))
         self.levels = []  # scale, resolution, rows, first row
         offset = 0
         for level in range(n_levels):
-            scale = np.exp2(np.float32(level) * growth) * np.float32(base) - np.float32(1)
+            scale = np.float32(2.0 ** float(np.float32(level) * growth)) * np.float32(base) - np.float32(1)
             resolution = int(np.ceil(scale)) + 1
             rows = (resolution**dim + 7) // 8 * 8
             if not dense:
