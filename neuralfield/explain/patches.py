@@ -138,14 +138,27 @@ def whole(signal: Signal) -> Patch:
     )  # fmt: skip
 
 
+def central(signal: Signal, most: int) -> Patch:
+    """A window of about ``most`` training samples in the middle of an image or a volume."""
+    side = int(most ** (1 / signal.in_dim))
+    if signal.type == "volume":
+        from neuralfield.explain.voxel_patches import volume_patches
+
+        return volume_patches(cast("VolumeSignal", signal), side, 1)[0]
+    return _image_patches(cast(ImageSignal, signal), side, 1)[0]
+
+
 def roughness(window: Patch) -> float:
     """How far the held-out pixels that count are from the mean of their nearest training pixels, mean square.
 
     Of the four nearest ones in an image, where they are the corners of a cell; of eight in three dimensions.
     """
-    near = torch.cdist(window.x_test, window.x).topk(2 ** window.x.shape[1], largest=False).indices
-    error = (window.y[near].mean(dim=1) - window.y_test).square().mean(dim=1)
-    return float((error * window.counted).sum() / window.counted.sum())
+    counts = window.counted > 0
+    corners = 2 ** window.x.shape[1]
+    near = cKDTree(window.x.cpu().numpy()).query(window.x_test[counts].cpu().numpy(), k=min(corners, len(window.x)))[1]
+    guess = window.y[torch.from_numpy(near).flatten()].reshape(len(near), corners, -1).mean(dim=1)
+    error = (guess - window.y_test[counts]).square().mean(dim=1)
+    return float((error * window.counted[counts]).sum() / window.counted.sum())
 
 
 def signal_roughness(signal: Signal, sample: int = 8192) -> float | None:

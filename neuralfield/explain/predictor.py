@@ -18,7 +18,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
 from neuralfield.explain.patches import Patch, congruent, patches, roughness, signal_roughness
 from neuralfield.explain.small_fit import SmallFit, remember, remembered, small_fit, suits
-from neuralfield.explain.window_kernels import has_grid, is_stationary, shares, window_kernels
+from neuralfield.explain.grid_kernels import MOST, grid_window
+from neuralfield.explain.window_kernels import Kernels, has_grid, is_stationary, shares, window_kernels
 from neuralfield.field import Field
 from neuralfield.fitting import schedule
 from neuralfield.fitting.loop import Trainer
@@ -96,6 +97,7 @@ def predict(
     windows: Sequence[Patch],
     at: Sequence[int] = (),
     wide: int | None = None,
+    most: int = MOST,
 ) -> Curve:
     """The curve of ``options.steps`` steps of Adam from the field's present weights.
 
@@ -125,10 +127,17 @@ def predict(
         pixels = cast(ImageSignal, signal)
         fit = remember(field, pixels, options, small_fit(field, pixels, options, at, max(wide // _PER_CELL, 1)))
         return Curve(fit.steps, fit.train_mse, fit.heldout_mse, 0 * fit.heldout_mse, fit.weights, fit.energy)
-    curve = _on_windows(field, signal, options, windows, at, wide)
+    if (found := grid_window(field, signal, most)) is not None:
+        window, kernels = found
+        curve = _mean_curve(signal, [_follow(field, signal, options, [window], at, kernels=kernels)], [[window]])
+        return _standing_for(signal, [window], curve)
+    return _standing_for(signal, windows, _on_windows(field, signal, options, windows, at, wide))
+
+
+def _standing_for(signal: Signal, windows: list[Patch], curve: Curve) -> Curve:
+    """A curve on windows for all of the signal, which may be smoother or rougher than they are."""
     if sum(float(w.counted.sum()) for w in windows) > _COVERED * signal.split.n_heldout:
         return curve
-    # The image as a whole may be smoother or rougher than a few windows of it.
     ours, all_of_it = float(np.mean([roughness(w) for w in windows])), signal_roughness(signal)
     return _scaled(curve, all_of_it / ours) if all_of_it is not None and ours > 0 else curve
 
@@ -311,14 +320,20 @@ class _Piece:
     """A prediction on windows with one kernel, and that kernel by parts."""
 
     curve: AdamPrediction
-    parts: dict[str, Tensor]
+    parts: dict[str, Any]
 
 
 def _follow(
-    field: Field, signal: Signal, options: FitOptions, windows: list[Patch], at: list[int], done: int = 0
+    field: Field,
+    signal: Signal,
+    options: FitOptions,
+    windows: list[Patch],
+    at: list[int],
+    done: int = 0,
+    kernels: Kernels | None = None,
 ) -> _Piece:
     """Adam on windows with one kernel, side by side; ``done`` steps were made before."""
-    parts, parts_test, sizes = window_kernels(field, windows[0])
+    parts, parts_test, sizes = window_kernels(field, windows[0]) if kernels is None else kernels
     network, encoding = learning_rates(field, options)
     side_by_side = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
     channels = windows[0].y.shape[1]

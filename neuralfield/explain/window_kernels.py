@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,11 @@ from neuralfield.ntk.empirical import empirical_parts
 from neuralfield.ntk.kernel_parts import kernel_parts
 from neuralfield.ntk.kernels import MLPKernel
 
-_BANDS = 4  # of the first layer's weights by frequency, whose gradients differ as the image's spectrum does
+BANDS = 4
+"""Of the first layer's weights by frequency, whose gradients differ as the image's spectrum does."""
+
+Kernels = tuple[dict[str, Any], dict[str, Any], dict[str, float]]
+"""By part: the kernel between training points, that between test and training points, and how many numbers it has."""
 
 
 def covered(field: Field) -> bool:
@@ -28,9 +34,9 @@ def covered(field: Field) -> bool:
     return True
 
 
-def window_kernels(field: Field, window: Patch) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
+def window_kernels(field: Field, window: Patch) -> Kernels:
     """Kernels of the window by parameter tensor, and how many numbers each tensor holds."""
-    sizes = {name: p.numel() for name, p in field.named_parameters()}
+    sizes: dict[str, float] = {name: p.numel() for name, p in field.named_parameters()}
     if not covered(field):
         parts = empirical_parts(field, window.x)
         test = empirical_parts(field, window.x_test, window.x)
@@ -41,8 +47,8 @@ def window_kernels(field: Field, window: Patch) -> tuple[dict[str, Tensor], dict
 
 
 def _split_by_frequency(
-    field: Field, window: Patch, parts: dict[str, Tensor], test: dict[str, Tensor], sizes: dict[str, int]
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int]]:
+    field: Field, window: Patch, parts: dict[str, Tensor], test: dict[str, Tensor], sizes: dict[str, float]
+) -> Kernels:
     """The first layer's weights in bands of frequencies.
 
     Its kernel is the features' times what the layers behind it do, which is the kernel of its biases.
@@ -57,7 +63,7 @@ def _split_by_frequency(
     width = sizes[bias]
     parts, test, sizes = dict(parts), dict(test), dict(sizes)
     del parts[weight], test[weight]
-    for band, columns in enumerate(order.chunk(_BANDS)):
+    for band, columns in enumerate(order.chunk(BANDS)):
         name = f"{weight}.band{band}"
         parts[name] = (features[:, columns] @ features[:, columns].T) * parts[bias]
         test[name] = (features_test[:, columns] @ features[:, columns].T) * test[bias]
@@ -88,7 +94,7 @@ def _reached(field: Field, parts: dict[str, Tensor]) -> dict[str, int]:
     return found
 
 
-def shares(parts: dict[str, Tensor], last: AdamPrediction) -> dict[str, float]:
+def shares(parts: dict[str, Any], last: AdamPrediction) -> dict[str, float]:
     traces = {name: float(parts[name].diagonal().sum()) * last.weights[name] for name in parts}
     total = sum(traces.values())
     return {name: value / total for name, value in traces.items()}

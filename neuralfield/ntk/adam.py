@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,11 +42,12 @@ from torch import Tensor
 
 from neuralfield.checks import integer, number
 from neuralfield.errors import ConfigError
+from neuralfield.ntk import adam_dense, adam_lattice
+from neuralfield.ntk.adam_moments import LastLayer, Moments
 from neuralfield.ntk.conventions import LOSSES, finite
+from neuralfield.ntk.toeplitz import ToeplitzOperator
+from neuralfield.ntk.toeplitz_sum import ToeplitzSum
 
-_SINGLE_STEPS = 64
-_GROWTH = 1.2  # of the step number over one interval
-_DRIFT = 0.1  # of the parts' shares, beyond which the eigenpairs are worked out anew
 _CONVERGED = 1e-9  # of the initial squared error: below, nothing that can be seen changes
 
 
@@ -74,144 +76,20 @@ class AdamPrediction:
         return f"AdamPrediction({self.steps[-1]} steps, {loss})"
 
 
-class _State:
-    """Residuals and moments after some steps.
-
-    `columns`: of r that make the loss; those behind them are carried along by the same steps. `ratio`: how many times these
-    points the signal has; `noise`: what a batch of some of them adds to the mean square of gradients, as a factor. `last`:
-    which part is the last layer's weights, the sum of their squares, and which parts lie before that layer.
-    """
-
-    def __init__(
-        self,
-        parts: Tensor,
-        test: Tensor,
-        sizes: Tensor,
-        r: Tensor,
-        r_test: Tensor,
-        beta2: float,
-        columns: int,
-        ratio: float,
-        noise: float,
-        last: tuple[int, float, Tensor] | None = None,
-    ) -> None:
-        self.parts, self.test, self.sizes = parts, test, sizes
-        self.r, self.step = r, 0
-        self._r_test, self._pending = r_test, parts.new_zeros(len(parts), *r.shape)
-        self.own = slice(0, columns)
-        self.last, self.gain, self.walked = last, parts.new_ones(len(parts)), 0.0
-        self.ratio, self.noise = ratio, noise
-        self.diagonals = parts.diagonal(dim1=1, dim2=2)
-        self.scale = 2 / (len(r) * columns * ratio)
-        self.momentum = torch.zeros_like(r)
-        self.momentum_parts = parts.new_zeros(len(parts), *r.shape)
-        self.v = parts.new_zeros(len(parts))
-        self.beta2 = beta2
-        self.weights = parts.new_ones(len(parts))
-        self.basis: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def r_test(self) -> Tensor:
-        """Residuals on test points. They are brought up to date when asked for: most steps are not reported."""
-        if len(self._r_test):
-            for test, pending in zip(self.test, self._pending, strict=True):
-                self._r_test = self._r_test - test @ pending
-            self._pending.zero_()
-        return self._r_test
-
-    def products(self) -> Tensor:
-        """K_g r of every part, one matrix product for all."""
-        groups, n, _ = self.parts.shape
-        return (self.parts.reshape(groups * n, n) @ self.r).reshape(groups, n, -1)
-
-    def square(self, products: Tensor) -> Tensor:
-        """The mean square of each part's gradient, from :meth:`products`."""
-        r = self.r[:, self.own]
-        inner = (products[:, :, self.own] * r).sum(dim=(1, 2)).clamp_min(0)
-        if self.noise:
-            inner = inner + self.noise * (self.diagonals @ r.square().sum(dim=1))
-        return self.scale**2 * self.ratio * self.gain * inner / self.sizes
-
-    def grow(self, rates: Tensor, count: int) -> None:
-        """Let the last layer grow over ``count`` steps, whose rates sum up to ``rates``."""
-        if self.last is None:
-            return
-        layer, squares, before = self.last
-        self.walked += float(self.sizes[layer] * rates[layer] ** 2) / count
-        self.gain = torch.where(before, 1 + self.walked / squares, self.gain)
-
-    def corrected(self, v: Tensor, step: float) -> Tensor:
-        """Square root of the bias-corrected second moment."""
-        return torch.sqrt(v / (1 - self.beta2**step) + 1e-38)
-
-    def single(self, rates: Tensor, beta1: float, eps: float) -> None:
-        """One step of Adam."""
-        products = self.products()
-        self.v = self.beta2 * self.v + (1 - self.beta2) * self.square(products)
-        self.momentum = beta1 * self.momentum + (1 - beta1) * self.scale * self.r
-        self.momentum_parts = beta1 * self.momentum_parts + (1 - beta1) * self.scale * products
-        self.step += 1
-        weights = rates / (self.corrected(self.v, self.step) + eps) / (1 - beta1**self.step)
-        self.weights = weights
-        self.r = self.r - torch.einsum("g,gnc->nc", weights * self.gain, self.momentum_parts)
-        self._pending += (weights * self.gain)[:, None, None] * self.momentum
-        self.grow(rates, 1)
-
-    def interval(self, rates: Tensor, eps: float, count: int) -> None:
-        """``count`` steps at once; ``rates`` are summed over them. The weights are those of the interval's middle."""
-        before = self.square(self.products())
-        start = self.r
-        self._exponential(rates, eps, count, before, test=False)
-        # The gradients' size halfway is taken as the geometric mean of both ends, the second found by a trial.
-        middle = torch.sqrt(before * self.square(self.products()))
-        self.r = start
-        self._exponential(rates, eps, count, middle, test=True)
-        self.v = self.beta2**count * self.v + (1 - self.beta2**count) * middle
-        self.step += count
-        self.grow(rates, count)
-
-    def _exponential(self, rates: Tensor, eps: float, count: int, square: Tensor, test: bool) -> None:
-        half = self.beta2 ** (count / 2)
-        v = half * self.v + (1 - half) * square
-        self.weights = self.scale * self.gain * rates / (self.corrected(v, self.step + count / 2) + eps)
-        values, vectors, scale = self._modes(square * self.sizes / self.gain)
-        modes = vectors.T @ self.r
-        if test:
-            gain = (-torch.expm1(-scale * values) / values)[:, None] * modes
-            self._pending += self.basis_weights[:, None, None] * (vectors @ gain)
-        self.r = vectors @ (torch.exp(-scale * values)[:, None] * modes)
-
-    def _modes(self, energy: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Eigenpairs of the sum that trains, up to a factor, which is returned: the last ones as long as they will do."""
-        if self.basis is not None:
-            values, vectors, reference = self.basis
-            # Of the rate at which the error falls, r K r, each part gives its weight times its energy.
-            now, then = self.weights * energy, reference * energy
-            scale = float(now.sum() / then.sum())
-            if float((now - scale * then).abs().sum() / now.sum()) < _DRIFT:
-                return values, vectors, scale
-        values, vectors = torch.linalg.eigh(torch.einsum("g,gnm->nm", self.weights, self.parts))
-        # Directions that float32 cannot tell from zero do not move.
-        values = values.clamp_min(torch.finfo(values.dtype).eps * float(values[-1]))
-        self.basis = values, vectors, self.weights
-        return values, vectors, 1.0
-
-    @property
-    def basis_weights(self) -> Tensor:
-        """The weights of the sum whose eigenpairs are in use."""
-        assert self.basis is not None
-        return self.basis[2]
+Part = Float[Tensor, "n n"] | ToeplitzOperator
+TestPart = Float[Tensor, "m n"] | ToeplitzOperator
 
 
 @torch.no_grad()
 def predict_adam(
-    parts: Mapping[str, Float[Tensor, "n n"]],
-    sizes: Mapping[str, int],
+    parts: Mapping[str, Part],
+    sizes: Mapping[str, float],
     y: Float[Tensor, "n channels"],
     steps: int,
     *,
     learning_rate: float | Mapping[str, float] = 1e-3,
     f0: Float[Tensor, "n channels"] | None = None,
-    parts_test: Mapping[str, Float[Tensor, "m n"]] | None = None,
+    parts_test: Mapping[str, TestPart] | None = None,
     y_test: Float[Tensor, "m channels"] | None = None,
     f0_test: Float[Tensor, "m channels"] | None = None,
     schedule: Callable[[int], float] | None = None,
@@ -230,9 +108,12 @@ def predict_adam(
     **Arguments**
 
     - `parts`: kernels of the parameter tensors by name, traced over outputs (their mean); see
-      :func:`~neuralfield.ntk.empirical.empirical_parts` and :func:`~neuralfield.ntk.kernel_parts.kernel_parts`.
+      :func:`~neuralfield.ntk.empirical.empirical_parts` and :func:`~neuralfield.ntk.kernel_parts.kernel_parts`. Matrices,
+      or operators on one grid (:func:`~neuralfield.ntk.lattice_parts.lattice_parts`), which take hundreds of thousands of
+      points.
     - `sizes`: how many numbers each tensor holds; of a table those that the training points reach.
-    - `y`, `f0`: targets and initial values on the training points; None is zero.
+    - `y`, `f0`: targets and initial values on the training points; None is zero. On a grid the first output's initial values
+      stand for all outputs' in `f0_mse`: they are alike, and carrying one along costs less.
     - `steps`: how many.
     - `learning_rate`: one, or one per part.
     - `parts_test`, `y_test`, `f0_test`: the same on test points, in rows.
@@ -265,45 +146,43 @@ def predict_adam(
         raise ConfigError(f"learning_rate must be at least 0 and given for every part: {', '.join(names)}")
     like = torch.empty(0, dtype=torch.float32, device=y.device)
     r = finite("y", f0 - y if f0 is not None else -y).to(like)
-    stacked = torch.stack([finite(f"the kernel of {name}", parts[name]).to(like) for name in names])
-    if parts_test is None or y_test is None:
-        test, r_test = stacked[:, :0], r[:0]
-    else:
-        test = torch.stack([finite(f"the test kernel of {name}", parts_test[name]).to(like) for name in names])
-        r_test = finite("y_test", f0_test - y_test if f0_test is not None else -y_test).to(like)
-    counts = like.new_tensor([max(sizes[name], 1) for name in names])
+    tested = parts_test is not None and y_test is not None
+    r_test = (
+        finite("y_test", f0_test - y_test if f0_test is not None else -y_test).to(like)  # type: ignore[operator]
+        if tested
+        else r[:0]
+    )
     total = len(y) * patches if n_total is None else integer("n_total", n_total, 1)
     drawn = total if batch is None else min(integer("batch", batch, 1), total)
     columns = y.shape[1]
+    on_grid = any(isinstance(part, ToeplitzOperator) for part in parts.values())
     if f0 is not None:  # what is left of it alone follows the same steps
-        r = torch.cat([r, f0.to(like)], dim=1)
-        r_test = torch.cat([r_test, like.new_zeros(0, columns) if f0_test is None else f0_test.to(like)], dim=1)
-    last = None
-    if last_layer is not None:
-        name, squares = last_layer
-        layer = name.removesuffix("weight")
-        if name not in names or not squares > 0:
-            raise ConfigError(f"last_layer names a part and gives the sum of its squares, above 0; got {last_layer}")
-        last = names.index(name), squares, torch.tensor([not n.startswith(layer) for n in names], device=y.device)
-    state = _State(
-        stacked, test, counts, r, r_test, beta2, columns, total / (len(y) * patches), total / drawn - 1, last
+        kept = slice(0, 1 if on_grid else columns)
+        r = torch.cat([r, f0[:, kept].to(like)], dim=1)
+        start = r_test[:, kept] * 0 if f0_test is None else f0_test[:, kept].to(like)
+        r_test = torch.cat([r_test, start if tested else start[:0]], dim=1)
+    moments = Moments(
+        like.new_tensor([max(sizes[name], 1) for name in names]), beta1, beta2, eps, len(y), columns,
+        total / (len(y) * patches), total / drawn - 1, _last_layer(last_layer, names, y.device),
     )  # fmt: skip
+    make = _on_grid if on_grid else _dense
+    state, stops = make(names, parts, parts_test if tested else None, r, r_test, columns, moments, like)
     factor = schedule or (lambda step: 1.0)
     rate = like.new_tensor(rates)
     wanted = sorted({*at, steps} & set(range(steps + 1)))
     initial, rows = _mse(r[:, :columns]), []
-    for end in _stops(wanted, steps):
-        count = end - state.step
+    for end in _stops(wanted, steps, *stops):
+        count = end - moments.step
         if count > 0 and _mse(state.r[:, :columns]) > _CONVERGED * initial:
-            if end <= _SINGLE_STEPS:
-                state.single(rate * factor(end - 1), beta1, eps)
+            if end <= stops[0]:
+                state.single(rate * factor(end - 1))
             else:
-                state.interval(rate * sum(factor(step) for step in range(state.step, end)), eps, count)
+                state.interval(rate * sum(factor(step) for step in range(moments.step, end)), count)
         else:
-            state.step = end
+            moments.step = end
         if end in wanted:
-            r_test = state.r_test()
-            own, start = r_test[:, :columns], r_test[:, columns:]
+            left = state.r_test()
+            own, start = left[:, :columns], left[:, columns:]
             rows.append((end, _mse(state.r[:, :columns]), _mse(own, counted), _mse(start, counted)))
     table = np.array(rows)
     weights = state.weights / state.weights.max()
@@ -318,12 +197,52 @@ def predict_adam(
     )
 
 
-def _stops(wanted: list[int], steps: int) -> list[int]:
+Made = tuple[adam_dense.DenseState | adam_lattice.LatticeState, tuple[int, float]]
+"""A state, and how many steps it takes one by one and how intervals grow from there."""
+
+
+def _dense(
+    names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, columns: int,
+    moments: Moments, like: Tensor,
+) -> Made:  # fmt: skip
+    stacked = torch.stack([finite(f"the kernel of {name}", parts[name]).to(like) for name in names])
+    if test is None:
+        rows = stacked[:, :0]
+    else:
+        rows = torch.stack([finite(f"the test kernel of {name}", test[name]).to(like) for name in names])
+    state = adam_dense.DenseState(stacked, rows, r, r_test, columns, moments)
+    return state, (adam_dense.SINGLE_STEPS, adam_dense.GROWTH)
+
+
+def _on_grid(
+    names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, columns: int,
+    moments: Moments, like: Tensor,
+) -> Made:  # fmt: skip
+    several = [part for part in (*parts.values(), *(test or {}).values())]
+    if not all(isinstance(part, ToeplitzOperator) for part in several):
+        raise ConfigError("either all parts are operators on a grid or none")
+    rows = None if test is None else ToeplitzSum([test[name] for name in names])
+    state = adam_lattice.LatticeState(ToeplitzSum([parts[name] for name in names]), rows, r, r_test, columns, moments)
+    return state, (adam_lattice.SINGLE_STEPS, adam_lattice.GROWTH)
+
+
+def _last_layer(given: tuple[str, float] | None, names: list[str], device: torch.device) -> LastLayer | None:
+    if given is None:
+        return None
+    name, squares = given
+    if name not in names or not squares > 0:
+        raise ConfigError(f"last_layer names a part and gives the sum of its squares, above 0; got {given}")
+    layer = name.removesuffix("weight")
+    before = torch.tensor([not n.startswith(layer) for n in names], device=device)
+    return LastLayer(names.index(name), squares, before)
+
+
+def _stops(wanted: list[int], steps: int, single: int, growth: float) -> list[int]:
     """Where the simulation halts: after every one of the first steps, then at growing intervals and where it is asked."""
-    stops = set(range(min(_SINGLE_STEPS, steps) + 1)) | set(wanted)
-    place = float(_SINGLE_STEPS)
+    stops = set(range(min(single, steps) + 1)) | set(wanted)
+    place = float(single)
     while place < steps:
-        place *= _GROWTH
+        place *= growth
         stops.add(min(math.ceil(place), steps))
     return sorted(stops)
 
@@ -333,5 +252,5 @@ def _mse(residual: Tensor, counted: Tensor | None = None) -> float:
         return math.nan
     if counted is None:
         return float(residual.square().mean())
-    weights = counted.to(residual)
+    weights = counted.to(residual)[:, : residual.shape[1]]
     return float((residual.square() * weights).sum() / weights.sum())

@@ -40,6 +40,27 @@ def kernel_parts(
     return {name: part for name, part in found.items() if part is not None}
 
 
+def parts_at_distance(kernel: MLPKernel, in_dim: int, u: Float[Tensor, "*pairs"]) -> dict[str, Float[Tensor, "*pairs"]]:
+    r"""The parts of a stationary kernel for pairs of points, by $u = 1 - \gamma\cdot\gamma'/|\gamma|^2$ of their features.
+
+    Raises :class:`~neuralfield.errors.ConfigError` where the kernel is not stationary.
+    """
+    q, _ = kernel.covariance.of_offsets(u.new_zeros(1, in_dim))
+    flat = u.flatten()
+    inputs = Inputs(q, q, lambda rows, columns: flat[rows, None], None, (len(flat), 1), kernel.covariance.n_features(in_dim))
+    found = {}
+    for name, network, _ in _variants(kernel.network(inputs.n_features), inputs):
+        prepared = Prepared(network, inputs, u.dtype, u.device)
+        found[name] = torch.cat([_ntk(prepared, part) for part in flat.split(2**14)]).reshape(u.shape)
+    return found
+
+
+def _ntk(prepared: Prepared, u: Tensor) -> Tensor:
+    found = prepared.at(u.clone(), "ntk")[1]  # which works in place
+    assert found is not None
+    return found
+
+
 def _variants(network: Network, inputs: Inputs) -> Iterator[tuple[str, Network, Inputs]]:
     """The network with all gains zero but one, by the name of the tensor that the one belongs to."""
     zero = torch.zeros((), dtype=torch.float64)

@@ -153,7 +153,7 @@ class MLPKernel:
         """Both kernels of each point with itself, [n]."""
         points, dtype = self._points("x", x)
         inputs = self.covariance.inputs(points, None)
-        network = self._network(inputs.n_features)
+        network = self.network(inputs.n_features)
         start = None
         if inputs.tangent is not None:
             blocks = [slice(k, min(k + 32, len(points))) for k in range(0, len(points), 32)]
@@ -183,7 +183,7 @@ class MLPKernel:
         dv, dtype = self._points("dv", dv)
         q, u = self.covariance.of_offsets(dv)
         pair = Inputs(q, q, lambda *_: u, None, (len(u), 1), self.covariance.n_features(dv.shape[1]))
-        prepared = Prepared(self._network(pair.n_features), pair, dtype, dv.device)
+        prepared = Prepared(self.network(pair.n_features), pair, dtype, dv.device)
         s, t = prepared.at(u.to(dtype), which)
         return t if which == "ntk" else s  # type: ignore[return-value]
 
@@ -205,7 +205,7 @@ class MLPKernel:
                     f"and {tuple(b.shape)} on {b.device}"
                 )
         inputs = self.covariance.inputs(a, b)
-        return Prepared(self._network(inputs.n_features), inputs, dtype, a.device, symmetric=x2 is None)
+        return Prepared(self.network(inputs.n_features), inputs, dtype, a.device, symmetric=x2 is None)
 
     def _dense(self, x1: Tensor, x2: Tensor | None, which: str) -> tuple[Tensor | None, Tensor | None]:
         rows, columns = len(x1), len(x1 if x2 is None else x2)
@@ -218,7 +218,8 @@ class MLPKernel:
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
         return x.to(dtype), dtype
 
-    def _network(self, n_features: int) -> Network:
+    def network(self, n_features: int) -> Network:
+        """The layers that the recursion goes through, behind so many features."""
         widths = [0] * self.depth if self.width is None else self.width
         layers = []
         for index, w in enumerate(self.w_std):

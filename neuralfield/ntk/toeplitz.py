@@ -49,6 +49,10 @@ class ToeplitzOperator(KernelOperator):
     - `columns`: m, the grid of the vectors; None means the same as the rows'.
     - `name`: what the repr calls the kernel.
 
+    **Attributes**
+
+    - `symbol`: what transforms of vectors are multiplied by; see :meth:`transform`. `lengths`: of the circle along each axis.
+
     Raises ConfigError for sizes that do not fit, for numbers that are not finite, and where t(d) and t(-d) differ by
     more than rounding although the grids of rows and columns are the same.
     """
@@ -72,8 +76,8 @@ class ToeplitzOperator(KernelOperator):
             _refuse_uneven(table)
         self.shape = (math.prod(self.rows_shape), math.prod(self.columns_shape))
         self.dtype, self.device = table.dtype, table.device
-        self._lengths = tuple(_fft_length(s) for s in sizes)
-        self._symbol = self._transformed()
+        self.lengths = tuple(_fft_length(s) for s in sizes)
+        self.symbol = self._transformed()
 
     @classmethod
     def of(
@@ -145,11 +149,16 @@ class ToeplitzOperator(KernelOperator):
     def symmetric(self) -> bool:
         return self._symmetric
 
+    @property
+    def points(self) -> int:
+        """Of the circle: the product of its lengths."""
+        return math.prod(self.lengths)
+
     def matmat(self, v: Float[Tensor, "columns k"]) -> Float[Tensor, "rows k"]:
         r"""$K V$, a view of a contiguous [k, rows]; some columns at a time, so that memory stays small."""
         count = v.shape[1]
         out = torch.empty(count, self.shape[0], dtype=self.dtype, device=self.device)
-        step = max(1, _WORK // (2 * self.dtype.itemsize * self._symbol.numel()))
+        step = max(1, _WORK // (2 * self.dtype.itemsize * self.symbol.numel()))
         for start in range(0, count, step):
             part = v[:, start : start + step].T.reshape(-1, *self.columns_shape)
             out[start : start + step] = self._convolved(part).reshape(-1, self.shape[0])
@@ -234,20 +243,29 @@ class ToeplitzOperator(KernelOperator):
     def _transformed(self) -> Tensor:
         """The Fourier transform of the table laid around the circle: offset d at index d modulo the length."""
         # float64 here, once, keeps the rounding of a float32 product to that of its own transforms.
-        circle = torch.zeros(self._lengths, dtype=torch.float64, device=self.device)
+        circle = torch.zeros(self.lengths, dtype=torch.float64, device=self.device)
         circle[tuple(slice(size) for size in self.table.shape)] = self.table.to(torch.float64)
         circle = circle.roll([1 - m for m in self.columns_shape], tuple(range(circle.ndim)))
         return torch.fft.rfftn(circle).to(torch.complex64 if self.dtype == torch.float32 else torch.complex128)
 
     def _convolved(self, v: Float[Tensor, "k ..."]) -> Float[Tensor, "k ..."]:
-        """Axis by axis, so that rows of zeros are never transformed, nor results that are thrown away."""
-        z = torch.fft.rfft(v, n=self._lengths[-1], dim=-1)
+        return self.inverse(self.transform(v).mul_(self.symbol))
+
+    def transform(self, v: Float[Tensor, "k ..."]) -> Tensor:
+        """Fourier transforms of k vectors [k, *columns_shape] on the longer grid, complex.
+
+        Axis by axis, so that rows of zeros are never transformed, nor in :meth:`inverse` results that are thrown away.
+        """
+        z = torch.fft.rfft(v, n=self.lengths[-1], dim=-1)
         for axis in range(v.ndim - 2, 0, -1):
-            z = torch.fft.fft(z, n=self._lengths[axis - 1], dim=axis)
-        z *= self._symbol
-        for axis in range(1, v.ndim - 1):
+            z = torch.fft.fft(z, n=self.lengths[axis - 1], dim=axis)
+        return z
+
+    def inverse(self, z: Tensor) -> Float[Tensor, "k ..."]:
+        """The vectors [k, *rows_shape] that transforms times :attr:`symbol` belong to."""
+        for axis in range(1, z.ndim - 1):
             z = torch.fft.ifft(z, dim=axis).narrow(axis, 0, self.rows_shape[axis - 1])
-        return torch.fft.irfft(z, n=self._lengths[-1], dim=-1)[..., : self.rows_shape[-1]]
+        return torch.fft.irfft(z, n=self.lengths[-1], dim=-1)[..., : self.rows_shape[-1]]
 
     def __repr__(self) -> str:
         grid = " x ".join(map(str, self.rows_shape))

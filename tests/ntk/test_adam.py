@@ -13,7 +13,7 @@ from torch import Tensor
 import neuralfield as nf
 from neuralfield.errors import ConfigError
 from neuralfield.networks import MLP
-from neuralfield.ntk import adam
+from neuralfield.ntk import adam_dense
 from neuralfield.ntk.adam import predict_adam
 
 BETA1, BETA2, EPS = 0.9, 0.99, 1e-8
@@ -194,7 +194,7 @@ def test_intervals_agree_with_single_steps(monkeypatch: pytest.MonkeyPatch) -> N
     schedule = lambda step: 0.5 * (1 + math.cos(math.pi * step / 1200))  # noqa: E731
     at = [100, 300, 600, 900]
     quick = _predicted(p, 1200, schedule=schedule, at=at)
-    monkeypatch.setattr(adam, "_SINGLE_STEPS", 10**6)
+    monkeypatch.setattr(adam_dense, "SINGLE_STEPS", 10**6)
     slow = _predicted(p, 1200, schedule=schedule, at=at)
     assert slow.test_mse is not None and quick.test_mse is not None
     assert slow.train_mse[-1] < 0.2 * slow.train_mse[0]

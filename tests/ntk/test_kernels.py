@@ -158,7 +158,7 @@ def test_differences_near_the_diagonal(name: str, dtype: torch.dtype) -> None:
 
 def _uniform(kernel: MLPKernel, dv: Tensor) -> tuple[Any, Any]:
     q, u = kernel.covariance.of_offsets(dv[:, None])
-    return kernel._network(2), Inputs(q, q, lambda *_: u, None, (len(u), 1), 2)
+    return kernel.network(2), Inputs(q, q, lambda *_: u, None, (len(u), 1), 2)
 
 
 def test_spectrum_on_the_circle() -> None:

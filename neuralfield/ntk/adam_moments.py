@@ -1,0 +1,87 @@
+"""Adam's second moments by parameter tensor, in function space; see :mod:`.adam` for the equations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """The last layer's weights, which grow.
+
+    - `part`: their number among the parts; `squares`: the sum of their squares at the start.
+    - `before`: which parts lie before that layer, bool [parts].
+    """
+
+    part: int
+    squares: float
+    before: Tensor
+
+
+class Moments:
+    """What Adam keeps of every part, and the last layer's growth.
+
+    **Arguments**
+
+    - `sizes`: how many numbers each part's tensor holds, [parts].
+    - `beta1`, `beta2`, `eps`: Adam's.
+    - `n`, `columns`: points and outputs in the loss. `ratio`: how many times these points the signal has.
+    - `noise`: what a batch of some of the points adds to the mean square of gradients, as a factor.
+    """
+
+    def __init__(
+        self,
+        sizes: Float[Tensor, " parts"],
+        beta1: float,
+        beta2: float,
+        eps: float,
+        n: int,
+        columns: int,
+        ratio: float,
+        noise: float,
+        last: LastLayer | None,
+    ) -> None:
+        self.sizes, self.beta1, self.beta2, self.eps = sizes, beta1, beta2, eps
+        self.scale, self.ratio, self.noise, self.last = 2 / (n * columns * ratio), ratio, noise, last
+        self.v, self.gain, self.step, self._walked = torch.zeros_like(sizes), torch.ones_like(sizes), 0, 0.0
+
+    def square(self, forms: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
+        r"""The mean square of each part's gradient, from $r^\\top K_g r$ and what batches add to it."""
+        return self.scale**2 * self.ratio * self.gain * forms.clamp_min(0) / self.sizes
+
+    def single(self, rates: Float[Tensor, " parts"], square: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
+        """One step: the factors of the kernels, which act on the first moment."""
+        self.v = self.beta2 * self.v + (1 - self.beta2) * square
+        self.step += 1
+        weights = self.gain * rates / (self._root(self.v, self.step) + self.eps) / (1 - self.beta1**self.step)
+        self._grow(rates, 1)
+        return weights
+
+    def middle(
+        self, rates: Float[Tensor, " parts"], square: Float[Tensor, " parts"], count: int
+    ) -> Float[Tensor, " parts"]:
+        """The factors of the kernels in the middle of ``count`` steps to come, over which ``rates`` are summed."""
+        half = self.beta2 ** (count / 2)
+        v = half * self.v + (1 - half) * square
+        return self.scale * self.gain * rates / (self._root(v, self.step + count / 2) + self.eps)
+
+    def advance(self, rates: Float[Tensor, " parts"], square: Float[Tensor, " parts"], count: int) -> None:
+        """``count`` steps at once, over which the gradients' mean square was ``square``."""
+        self.v = self.beta2**count * self.v + (1 - self.beta2**count) * square
+        self.step += count
+        self._grow(rates, count)
+
+    def _root(self, v: Tensor, step: float) -> Tensor:
+        """Square root of the bias-corrected second moment."""
+        return torch.sqrt(v / (1 - self.beta2**step) + 1e-38)
+
+    def _grow(self, rates: Tensor, count: int) -> None:
+        if self.last is None:
+            return
+        part = self.last.part
+        self._walked += float(self.sizes[part] * rates[part] ** 2) / count
+        self.gain = torch.where(self.last.before, 1 + self._walked / self.last.squares, self.gain)
