@@ -363,9 +363,19 @@ def _follow(
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
         patches=len(windows),
         last_layer=_last_layer(field, signal, parts),
+        last_biases=_last_biases(field),
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return _Piece(curve, parts)
+
+
+def _last_biases(field: Field) -> Tensor | None:
+    """Of an MLP whose last layer gives the field's values as they are; else None."""
+    network = field.network
+    if not isinstance(network, MLP) or network.output_activation not in (None, "none", "identity"):
+        return None
+    layer = network.linear_layers()[-1]
+    return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
 
 
 def _last_layer(field: Field, signal: Signal, parts: dict[str, Tensor]) -> tuple[str, float] | None:

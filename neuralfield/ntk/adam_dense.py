@@ -15,13 +15,13 @@ _DRIFT = 0.1  # of the parts' shares, beyond which the eigenpairs are worked out
 class DenseState:
     """Residuals and moments after some steps.
 
-    `columns`: of r that make the loss; those behind them are carried along by the same steps.
+    `y`: targets, in as many columns of r as make the loss; those behind them are carried along by the same steps.
     """
 
-    def __init__(self, parts: Tensor, test: Tensor, r: Tensor, r_test: Tensor, columns: int, moments: Moments) -> None:
-        self.parts, self.test, self.moments = parts, test, moments
+    def __init__(self, parts: Tensor, test: Tensor, r: Tensor, r_test: Tensor, y: Tensor, moments: Moments) -> None:
+        self.parts, self.test, self.y, self.moments = parts, test, y, moments
         self.r, self._r_test, self._pending = r, r_test, parts.new_zeros(len(parts), *r.shape)
-        self.own = slice(0, columns)
+        self.own = slice(0, y.shape[1])
         self.diagonals = parts.diagonal(dim1=1, dim2=2)
         self.momentum = torch.zeros_like(r)
         self.momentum_parts = parts.new_zeros(len(parts), *r.shape)
@@ -43,6 +43,8 @@ class DenseState:
         self.momentum = beta1 * self.momentum + (1 - beta1) * moments.scale * self.r
         self.momentum_parts = beta1 * self.momentum_parts + (1 - beta1) * moments.scale * products
         self.weights = moments.single(rates, square)
+        own = self.momentum[:, self.own]
+        moments.grow(rates, self.weights, (own * (self.r[:, self.own] + self.y)).sum(), own.sum(dim=0))
         self.r = self.r - torch.einsum("g,gnc->nc", self.weights, self.momentum_parts)
         self._pending += self.weights[:, None, None] * self.momentum
 
@@ -50,12 +52,17 @@ class DenseState:
         """``count`` steps at once; ``rates`` are summed over them. The weights are those of the interval's middle."""
         before = self._square(self._products())
         start = self.r
-        self._exponential(rates, count, before, test=False)
+        self._exponential(rates, count, before)
         # The gradients' size halfway is taken as the geometric mean of both ends, the second found by a trial.
         middle = torch.sqrt(before * self._square(self._products()))
         self.r = start
-        self._exponential(rates, count, middle, test=True)
-        self.moments.advance(rates, middle, count)
+        integral, scale = self._exponential(rates, count, middle)
+        weights = scale * self.basis_weights
+        self._pending += weights[:, None, None] * integral
+        own = integral[:, self.own]
+        product = (own * self.y).sum() + mean_square(start[:, self.own], self.r[:, self.own])
+        self.moments.advance(middle, count)
+        self.moments.grow(rates, weights, product, own.sum(dim=0), count)
 
     def _products(self) -> Tensor:
         """K_g r of every part, one matrix product for all."""
@@ -70,15 +77,14 @@ class DenseState:
             forms = forms + self.moments.noise * (self.diagonals @ r.square().sum(dim=1))
         return self.moments.square(forms)
 
-    def _exponential(self, rates: Tensor, count: int, square: Tensor, test: bool) -> None:
+    def _exponential(self, rates: Tensor, count: int, square: Tensor) -> tuple[Tensor, float]:
+        """Advance r; returns its integral over the interval, which has length 1, and the factor of the basis's weights."""
         moments = self.moments
         self.weights = moments.middle(rates, square, count)
         values, vectors, scale = self._modes(square * moments.sizes / moments.gain)
         modes = vectors.T @ self.r
-        if test:
-            gain = (-torch.expm1(-scale * values) / values)[:, None] * modes
-            self._pending += self.basis_weights[:, None, None] * (vectors @ gain)
         self.r = vectors @ (torch.exp(-scale * values)[:, None] * modes)
+        return vectors @ ((-torch.expm1(-scale * values) / (scale * values))[:, None] * modes), scale
 
     def _modes(self, energy: Tensor) -> tuple[Tensor, Tensor, float]:
         """Eigenpairs of the sum that trains, up to a factor, which is returned: the last ones as long as they will do."""
@@ -100,3 +106,10 @@ class DenseState:
         """The weights of the sum whose eigenpairs are in use."""
         assert self.basis is not None
         return self.basis[2]
+
+
+def mean_square(start: Tensor, end: Tensor) -> Tensor:
+    """The integral of |r|^2 over an interval of length 1 in which it falls exponentially from one end to the other."""
+    high, low = start.square().sum().clamp_min(1e-38), end.square().sum().clamp_min(1e-38)
+    ratio = torch.log(high / low)
+    return torch.where(ratio.abs() < 1e-3, (high + low) / 2, (high - low) / torch.where(ratio == 0, 1.0, ratio))

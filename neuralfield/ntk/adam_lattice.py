@@ -11,6 +11,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from neuralfield.ntk.adam_dense import mean_square
 from neuralfield.ntk.adam_moments import Moments
 from neuralfield.ntk.krylov import evolve
 from neuralfield.ntk.toeplitz_sum import ToeplitzSum
@@ -25,13 +26,13 @@ class LatticeState:
     """As :class:`~neuralfield.ntk.adam_dense.DenseState`, for operators on one grid."""
 
     def __init__(
-        self, parts: ToeplitzSum, test: ToeplitzSum | None, r: Tensor, r_test: Tensor, columns: int, moments: Moments
+        self, parts: ToeplitzSum, test: ToeplitzSum | None, r: Tensor, r_test: Tensor, y: Tensor, moments: Moments
     ) -> None:
-        self.parts, self.test, self.moments = parts, test, moments
+        self.parts, self.test, self.y, self.moments = parts, test, y, moments
         self.r, self._r_test = r, r_test
-        self.own = slice(0, columns)
+        self.own = slice(0, y.shape[1])
         self.diagonal = parts.diagonal()
-        self.momentum = torch.zeros_like(parts.transform(r))
+        self.momentum, self.momentum_own = torch.zeros_like(parts.transform(r)), torch.zeros_like(y)
         self.weights = torch.ones_like(self.diagonal)
         self._before: tuple[float, Tensor] | None = None
 
@@ -42,8 +43,12 @@ class LatticeState:
     def single(self, rates: Tensor) -> None:
         """One step of Adam."""
         moments, z = self.moments, self.parts.transform(self.r)
-        self.momentum = self.momentum.mul_(moments.beta1).add_(z, alpha=(1 - moments.beta1) * moments.scale)
+        new = (1 - moments.beta1) * moments.scale
+        self.momentum = self.momentum.mul_(moments.beta1).add_(z, alpha=new)
+        self.momentum_own = self.momentum_own.mul_(moments.beta1).add_(self.r[:, self.own], alpha=new)
         self.weights = moments.single(rates, self._square(z))
+        product = (self.momentum_own * (self.r[:, self.own] + self.y)).sum()
+        moments.grow(rates, self.weights, product, self.momentum_own.sum(dim=0))
         self.r = self.r - self.parts.product(self.momentum, self.weights)
         if self.test is not None:
             self._r_test = self._r_test - self.test.product(self.momentum, self.weights)
@@ -62,10 +67,13 @@ class LatticeState:
                 max_iterations=_PRODUCTS,
             )  # fmt: skip
         self.r = found.left[0].to(start)
+        gained = found.gained[0].to(start)
         if self.test is not None:
-            z = self.test.transform(found.gained[0].to(start))
-            self._r_test = self._r_test - self.test.product(z, self.weights)
-        moments.advance(rates, middle, count)
+            self._r_test = self._r_test - self.test.product(self.test.transform(gained), self.weights)
+        own = gained[:, self.own]
+        product = (own * self.y).sum() + mean_square(start[:, self.own], self.r[:, self.own])
+        moments.advance(middle, count)
+        moments.grow(rates, self.weights, product, own.sum(dim=0), count)
 
     def _square(self, z: Tensor) -> Tensor:
         """The mean square of each part's gradient, from the residual's transform."""
