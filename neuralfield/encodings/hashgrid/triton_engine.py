@@ -101,7 +101,7 @@ def forward(
         with _on(x):
             grid = (_ceil(len(x), _BLOCK), len(layout.levels))
             constants = _constants(layout, x.device)
-            options = _options(x, out, layout, interpolation)
+            options = _options(x, out, layout, interpolation, _read_at_once(params))
             triton_kernels.forward[grid](x.contiguous(), params.contiguous(), out, *constants, len(x), **options)
     return out.t()
 
@@ -133,7 +133,7 @@ def _table_gradient(grad: Tensor, x: Tensor, layout: GridLayout, interpolation: 
     out = x.new_zeros(layout.n_parameters)
     if len(x):
         grid = (_ceil(len(x), _BLOCK), len(layout.levels))
-        options = _options(x, grad, layout, interpolation)
+        options = _options(x, grad, layout, interpolation, _added_at_once())
         triton_kernels.table_gradient[grid](
             x, grad, out, *_constants(layout, x.device), len(x), *grad.stride(), **options
         )
@@ -149,7 +149,7 @@ def _input_gradient(grad: Tensor, x: Tensor, params: Tensor, layout: GridLayout,
     sizes = (len(x), len(layout.levels))
     triton_kernels.input_gradient[(_ceil(len(x), _BLOCK),)](
         x, params.contiguous(), grad, out, *_constants(layout, x.device), *sizes, *grad.stride(),
-        **_options(x, grad, layout, interpolation),
+        **_options(x, grad, layout, interpolation, _read_at_once(params)),
     )  # fmt: skip
     return out
 
@@ -162,8 +162,8 @@ def _sorted_gradient(grad: Tensor, x: Tensor, layout: GridLayout, interpolation:
     n, features = len(x), layout.n_features
     if not n:
         return out
-    options = _options(x, grad, layout, interpolation)
-    shared = {k: v for k, v in options.items() if k not in ("F", "PADDED")}
+    options = _options(x, grad, layout, interpolation, 1)
+    shared = {k: v for k, v in options.items() if k not in ("F", "VECTOR")}
     visits = n * (1 if interpolation == "nearest" else 2**layout.in_dim)
     shared["WIDE"] = shared["WIDE"] or visits > _WIDE
     rows = torch.empty(visits, dtype=torch.int32, device=x.device)
@@ -183,15 +183,33 @@ def _sorted_gradient(grad: Tensor, x: Tensor, layout: GridLayout, interpolation:
     return out
 
 
-def _options(x: Tensor, matrix: Tensor, layout: GridLayout, interpolation: str) -> dict[str, Any]:
-    """The constants of a compilation."""
+def _read_at_once(params: Tensor) -> int:
+    """Features that one instruction reads: 16 bytes."""
+    return 16 // params.element_size()
+
+
+def _added_at_once() -> int:
+    """Features (float32) that one instruction adds to memory: several since Hopper (sm_90).
+
+    For older GPUs, Triton since 3.8 would give each feature of a tile a thread of its own.
+    """
+    if interpreted():
+        return 4
+    from triton.runtime import driver
+
+    target = driver.active.get_current_target()
+    return 4 if target.backend == "cuda" and target.arch >= 90 else 1
+
+
+def _options(x: Tensor, matrix: Tensor, layout: GridLayout, interpolation: str, at_once: int) -> dict[str, Any]:
+    """The constants of a compilation. `at_once`: features that one instruction reads or adds, a power of two."""
     f = layout.n_features
     lengths = [level.entries * f for level in layout.levels]
     reach = sum((size - 1) * abs(stride) for size, stride in zip(matrix.shape, matrix.stride(), strict=True))
     return {
         "D": layout.in_dim,
         "F": f,
-        "PADDED": 1 << (f - 1).bit_length(),
+        "VECTOR": min(f & -f, at_once),
         "INTERPOLATION": interpolation,
         "WIDE": max(x.numel(), reach, *lengths) > _WIDE,
         "BLOCK": _BLOCK,

@@ -2,17 +2,22 @@ r"""The kernels of the Triton engine. Imported on first use only; needs Triton a
 
 One program takes one block of points at one level, and programs are numbered so that all blocks of a level come before the
 next level: those that run at the same time read one table, which then stays in the GPU's cache. A block has as many points
-as threads: each thread reads the F numbers of a row at once (they are contiguous) and has 2^D independent reads under way,
-which is what hides the latency of memory; nothing is exchanged between threads. The numbers of a level (scale, entries,
-strides) are read from memory, so that one compiled kernel serves every level of every grid of the same D and F.
+as threads: each thread reads the F numbers of a row, several at once (they are contiguous), and has 2^D independent reads
+under way, which is what hides the latency of memory; nothing is exchanged between threads. The numbers of a level (scale,
+entries, strides) are read from memory, so that one compiled kernel serves every level of every grid of the same D and F.
+
+Which thread has which number is the compiler's choice, made anew for each access to memory. So that all choices agree, only
+the table is accessed in tiles, [BLOCK, VECTOR], and they are no wider than what one instruction reads or adds: a wider tile
+(or one at an address that is no multiple of 16 bytes, which torch does not allocate) is dealt out to several threads per
+point, which then exchange rows, weights and values at every corner.
 
 `levels` has one row of 3 + D int64 per level: entries, offset (rows of the levels before), whether hashed, and what one
 vertex along each axis means for the row: R^d (dense) or a prime (hashed), modulo 2^32. `scales` are float32. `tables` is
 the flat vector of parameters (an argument called `params` would collide with a variable of Triton's launcher).
 
-Names in capitals are constants of a compilation: D coordinates, F features, PADDED the next power of two, which tiles must
-have; INTERPOLATION; WIDE, whether offsets need 64 bits (32 are faster); BLOCK points per program. Loops over axes and corners
-unroll, and tuples hold one element per axis.
+Names in capitals are constants of a compilation: D coordinates; F features, VECTOR at a time, a power of two that divides F;
+INTERPOLATION; WIDE, whether offsets need 64 bits (32 are faster); BLOCK points per program. Loops over axes, corners and
+features unroll, and tuples hold one element per axis or one tile per VECTOR features.
 """
 
 from __future__ import annotations
@@ -36,15 +41,10 @@ def _block(n, BLOCK: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _tile(inside, F: tl.constexpr, PADDED: tl.constexpr, WIDE: tl.constexpr):
-    """Numbers of the features, [1, PADDED], and the mask of a tile [BLOCK, PADDED]."""
-    features = tl.arange(0, PADDED)[None, :]
-    if WIDE:
-        features = features.to(tl.int64)
-    mask = inside[:, None]
-    if F != PADDED:
-        mask = mask & (features < F)
-    return features, mask
+def _features(VECTOR: tl.constexpr, WIDE: tl.constexpr):
+    """Numbers of a tile's features, [1, VECTOR], counted from the tile's first."""
+    features = tl.arange(0, VECTOR)[None, :]
+    return features.to(tl.int64) if WIDE else features
 
 
 @triton.jit
@@ -129,15 +129,21 @@ def _weight(axes, k: tl.constexpr, D: tl.constexpr, INTERPOLATION: tl.constexpr)
 @triton.jit
 @no_type_check
 def _interpolate(
-    table, axes, entries, features, mask, D: tl.constexpr, F: tl.constexpr,
+    table, axes, entries, features, inside, D: tl.constexpr, F: tl.constexpr, VECTOR: tl.constexpr,
     INTERPOLATION: tl.constexpr, HASHED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Features [BLOCK, PADDED] of one level, summed in float32."""
-    values = tl.zeros(mask.shape, tl.float32) + tl.zeros(features.shape, tl.float32)
+    """Features of one level, in tiles, summed in float32."""
+    values = ()
+    for _ in tl.static_range(F // VECTOR):
+        values += (tl.zeros([inside.shape[0], VECTOR], tl.float32),)
     for k in tl.static_range(1 if INTERPOLATION == "nearest" else 2**D):
-        row = _row(axes, k, entries, D, HASHED, WIDE)
-        found = tl.load(table + row[:, None] * F + features, mask=mask, other=0.0).to(tl.float32)
-        values += _weight(axes, k, D, INTERPOLATION)[:, None] * found
+        row = _row(axes, k, entries, D, HASHED, WIDE)[:, None]
+        weight = _weight(axes, k, D, INTERPOLATION)[:, None]
+        added = ()
+        for t in tl.static_range(F // VECTOR):
+            found = tl.load(table + row * F + (t * VECTOR + features), mask=inside[:, None], other=0.0)
+            added += (values[t] + weight * found.to(tl.float32),)
+        values = added
     return values
 
 
@@ -145,64 +151,95 @@ def _interpolate(
 @no_type_check
 def forward(
     x, tables, out, scales, levels, n,
-    D: tl.constexpr, F: tl.constexpr, PADDED: tl.constexpr,
+    D: tl.constexpr, F: tl.constexpr, VECTOR: tl.constexpr,
     INTERPOLATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Features of points `x` [n, D] into `out` [L F, n], where neighbouring threads write to neighbouring places."""
     i, inside = _block(n, BLOCK, WIDE)
-    features, mask = _tile(inside, F, PADDED, WIDE)
+    features = _features(VECTOR, WIDE)
     level = tl.program_id(1)
     entries, offset, hashed = _table(levels, level, D)
     axes = _axes(scales, levels, level, _coordinates(x, i, inside, D), D, INTERPOLATION)
     table = tables + offset * F
     # One branch for the whole program: hashed levels do not pay for the division of the dense ones.
     if hashed:
-        values = _interpolate(table, axes, entries, features, mask, D, F, INTERPOLATION, True, WIDE)
+        values = _interpolate(table, axes, entries, features, inside, D, F, VECTOR, INTERPOLATION, True, WIDE)
     else:
-        values = _interpolate(table, axes, entries, features, mask, D, F, INTERPOLATION, False, WIDE)
-    tl.store(out + (level * F + features) * n + i[:, None], values, mask=mask)
+        values = _interpolate(table, axes, entries, features, inside, D, F, VECTOR, INTERPOLATION, False, WIDE)
+    for t in tl.static_range(F // VECTOR):
+        place = (level * F + t * VECTOR + features) * n + i[:, None]
+        tl.store(out + place, values[t], mask=inside[:, None])
+
+
+@triton.jit
+@no_type_check
+def _upstream(
+    grad, i, inside, level, stride_n, stride_c, F: tl.constexpr, VECTOR: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """Gradient of a level's features, in tiles. `grad` [n, L F] has any strides.
+
+    It is read feature by feature and joined, each thread its own point: were tiles read, the strides would decide which
+    thread reads what.
+    """
+    tiles = ()
+    for t in tl.static_range(F // VECTOR):
+        parts = ()
+        for f in tl.static_range(VECTOR):
+            column = tl.cast(level * F + (t * VECTOR + f), tl.int64 if WIDE else tl.int32)
+            parts += (tl.load(grad + i * stride_n + column * stride_c, mask=inside, other=0.0),)
+        # Joining adds a last axis of two; paired so, the axes are the bits of the feature's number, the highest first.
+        for bit in tl.static_range(1, 4):
+            joined = ()
+            for f in tl.static_range(VECTOR >> bit):
+                joined += (tl.join(parts[f], parts[f + (VECTOR >> bit)]),)
+            if VECTOR >> bit:
+                parts = joined
+        tiles += (tl.reshape(parts[0], [inside.shape[0], VECTOR]),)
+    return tiles
 
 
 @triton.jit
 @no_type_check
 def _scatter(
-    table, axes, g, entries, features, mask, D: tl.constexpr, F: tl.constexpr,
+    table, axes, upstream, entries, features, inside, D: tl.constexpr, F: tl.constexpr, VECTOR: tl.constexpr,
     INTERPOLATION: tl.constexpr, HASHED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     for k in tl.static_range(1 if INTERPOLATION == "nearest" else 2**D):
-        row = _row(axes, k, entries, D, HASHED, WIDE)
-        value = _weight(axes, k, D, INTERPOLATION)[:, None] * g
-        tl.atomic_add(table + row[:, None] * F + features, value, mask=mask, sem="relaxed")
+        row = _row(axes, k, entries, D, HASHED, WIDE)[:, None]
+        weight = _weight(axes, k, D, INTERPOLATION)[:, None]
+        for t in tl.static_range(F // VECTOR):
+            place = table + row * F + (t * VECTOR + features)
+            tl.atomic_add(place, weight * upstream[t], mask=inside[:, None], sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["n"])
 @no_type_check
 def table_gradient(
     x, grad, out, scales, levels, n, stride_n, stride_c,
-    D: tl.constexpr, F: tl.constexpr, PADDED: tl.constexpr,
+    D: tl.constexpr, F: tl.constexpr, VECTOR: tl.constexpr,
     INTERPOLATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add the gradient of every point to its rows in `out` [parameters, float32], in no particular order.
 
-    Additions at a row are done by the cache, without a round trip to the thread. `grad` [n, L F] has any strides.
+    Additions at a row are done by the cache, without a round trip to the thread.
     """
     i, inside = _block(n, BLOCK, WIDE)
-    features, mask = _tile(inside, F, PADDED, WIDE)
+    features = _features(VECTOR, WIDE)
     level = tl.program_id(1)
     entries, offset, hashed = _table(levels, level, D)
     axes = _axes(scales, levels, level, _coordinates(x, i, inside, D), D, INTERPOLATION)
-    g = tl.load(grad + i[:, None] * stride_n + (level * F + features) * stride_c, mask=mask, other=0.0)
+    g = _upstream(grad, i, inside, level, stride_n, stride_c, F, VECTOR, WIDE)
     table = out + offset * F
     if hashed:
-        _scatter(table, axes, g, entries, features, mask, D, F, INTERPOLATION, True, WIDE)
+        _scatter(table, axes, g, entries, features, inside, D, F, VECTOR, INTERPOLATION, True, WIDE)
     else:
-        _scatter(table, axes, g, entries, features, mask, D, F, INTERPOLATION, False, WIDE)
+        _scatter(table, axes, g, entries, features, inside, D, F, VECTOR, INTERPOLATION, False, WIDE)
 
 
 @triton.jit
 @no_type_check
 def _pull(
-    table, axes, g, entries, features, mask, D: tl.constexpr, F: tl.constexpr,
+    table, axes, upstream, entries, features, inside, D: tl.constexpr, F: tl.constexpr, VECTOR: tl.constexpr,
     HASHED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Gradient to each coordinate through one level."""
@@ -210,9 +247,11 @@ def _pull(
     for d in tl.static_range(D):
         parts += (axes[d][4] * 0.0,)
     for k in tl.static_range(2**D):
-        row = _row(axes, k, entries, D, HASHED, WIDE)
-        found = tl.load(table + row[:, None] * F + features, mask=mask, other=0.0).to(tl.float32)
-        pulled = tl.sum(found * g, axis=1)
+        row = _row(axes, k, entries, D, HASHED, WIDE)[:, None]
+        pulled = tl.zeros([inside.shape[0]], tl.float32)
+        for t in tl.static_range(F // VECTOR):
+            found = tl.load(table + row * F + (t * VECTOR + features), mask=inside[:, None], other=0.0)
+            pulled += tl.sum(found.to(tl.float32) * upstream[t], axis=1)
         added = ()
         for d in tl.static_range(D):
             # The derivative of the corner's weight along axis d: the other axes' shares, and the slope with its sign.
@@ -235,7 +274,7 @@ def _pull(
 @no_type_check
 def input_gradient(
     x, tables, grad, out, scales, levels, n, n_levels, stride_n, stride_c,
-    D: tl.constexpr, F: tl.constexpr, PADDED: tl.constexpr,
+    D: tl.constexpr, F: tl.constexpr, VECTOR: tl.constexpr,
     INTERPOLATION: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradient to `x` into `out` [n, D]; not for nearest.
@@ -244,7 +283,7 @@ def input_gradient(
     Programs run through the levels nearly in step, so that here too few tables are in use at a time.
     """
     i, inside = _block(n, BLOCK, WIDE)
-    features, mask = _tile(inside, F, PADDED, WIDE)
+    features = _features(VECTOR, WIDE)
     coordinates = _coordinates(x, i, inside, D)
     total = ()
     for _ in tl.static_range(D):
@@ -252,12 +291,12 @@ def input_gradient(
     for level in range(n_levels):
         entries, offset, hashed = _table(levels, level, D)
         axes = _axes(scales, levels, level, coordinates, D, INTERPOLATION)
-        g = tl.load(grad + i[:, None] * stride_n + (level * F + features) * stride_c, mask=mask, other=0.0)
+        g = _upstream(grad, i, inside, level, stride_n, stride_c, F, VECTOR, WIDE)
         table = tables + offset * F
         if hashed:
-            parts = _pull(table, axes, g, entries, features, mask, D, F, True, WIDE)
+            parts = _pull(table, axes, g, entries, features, inside, D, F, VECTOR, True, WIDE)
         else:
-            parts = _pull(table, axes, g, entries, features, mask, D, F, False, WIDE)
+            parts = _pull(table, axes, g, entries, features, inside, D, F, VECTOR, False, WIDE)
         added = ()
         for d in tl.static_range(D):
             added += (total[d] + parts[d],)
