@@ -85,5 +85,7 @@ def _filled(window: Patch, grid: Grid, device: torch.device) -> Patch:
     everywhere = (window.x.double() + grid.shift.to(window.x.device)).float()
     y_test, counted = window.y_test.new_zeros(n, window.y_test.shape[1]), window.counted.new_zeros(n)
     everywhere[grid.rows], y_test[grid.rows], counted[grid.rows] = window.x_test, window.y_test, window.counted
-    tensors = {"x": window.x, "y": window.y, "x_test": everywhere, "y_test": y_test, "counted": counted}
-    return replace(window, **{name: tensor.to(device) for name, tensor in tensors.items()})
+    return replace(
+        window, x=window.x.to(device), y=window.y.to(device), x_test=everywhere.to(device), y_test=y_test.to(device),
+        counted=counted.to(device),
+    )  # fmt: skip

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
+from neuralfield.explain.grid_kernels import MOST, grid_window
 from neuralfield.explain.patches import Patch, congruent, patches, roughness, signal_roughness
 from neuralfield.explain.small_fit import SmallFit, remember, remembered, small_fit, suits
-from neuralfield.explain.grid_kernels import MOST, grid_window
 from neuralfield.explain.window_kernels import Kernels, has_grid, is_stationary, shares, window_kernels
 from neuralfield.field import Field
 from neuralfield.fitting import schedule

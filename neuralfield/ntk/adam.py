@@ -222,8 +222,7 @@ def _on_grid(
     names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, y: Tensor,
     moments: Moments, like: Tensor,
 ) -> Made:  # fmt: skip
-    several = [part for part in (*parts.values(), *(test or {}).values())]
-    if not all(isinstance(part, ToeplitzOperator) for part in several):
+    if not all(isinstance(part, ToeplitzOperator) for part in (*parts.values(), *(test or {}).values())):
         raise ConfigError("either all parts are operators on a grid or none")
     rows = None if test is None else ToeplitzSum([test[name] for name in names])
     state = adam_lattice.LatticeState(ToeplitzSum([parts[name] for name in names]), rows, r, r_test, y, moments)

@@ -64,7 +64,7 @@ class LatticeState:
             warnings.simplefilter("ignore", RuntimeWarning)
             found = evolve(
                 self.parts.total(self.weights), start, torch.ones(1, dtype=torch.float64), tolerance=_TOLERANCE,
-                max_iterations=_PRODUCTS,
+                max_iterations=_PRODUCTS, orthogonalize=False,
             )  # fmt: skip
         self.r = found.left[0].to(start)
         gained = found.gained[0].to(start)

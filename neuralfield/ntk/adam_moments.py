@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
 _LEAST = 0.01  # of the last layer's squares: the identity holds for small steps, and never makes it vanish
 
 

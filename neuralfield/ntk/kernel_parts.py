@@ -47,7 +47,9 @@ def parts_at_distance(kernel: MLPKernel, in_dim: int, u: Float[Tensor, "*pairs"]
     """
     q, _ = kernel.covariance.of_offsets(u.new_zeros(1, in_dim))
     flat = u.flatten()
-    inputs = Inputs(q, q, lambda rows, columns: flat[rows, None], None, (len(flat), 1), kernel.covariance.n_features(in_dim))
+    inputs = Inputs(
+        q, q, lambda rows, columns: flat[rows, None], None, (len(flat), 1), kernel.covariance.n_features(in_dim)
+    )
     found = {}
     for name, network, _ in _variants(kernel.network(inputs.n_features), inputs):
         prepared = Prepared(network, inputs, u.dtype, u.device)

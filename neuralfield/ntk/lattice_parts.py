@@ -1,7 +1,7 @@
 r"""The parts of a stationary kernel on a regular grid: one Toeplitz operator for each tensor of weights and biases.
 
-A sinusoidal encoding has $\gamma\cdot\gamma' = \sum_j a_j^2 \cos 2\pi b_j\cdot(x - x')$. On a grid the phase of an offset is a
-sum over axes, so the table of all offsets is a product of matrices, and every part is a function of that number.
+A sinusoidal encoding has $\gamma\cdot\gamma' = \sum_j a_j^2 \cos 2\pi b_j\cdot(x - x')$. On a grid the phase of an offset is
+a sum over axes, so the table of all offsets is a product of matrices, and every part is a function of that number.
 """
 
 from __future__ import annotations
@@ -86,5 +86,5 @@ def _waves(
     return found.reshape([2 * n - 1 for n in shape])
 
 
-def _turned(turns: Float[Tensor, "..."]) -> Complex[Tensor, "..."]:
+def _turned(turns: Float[Tensor, ...]) -> Complex[Tensor, ...]:
     return torch.polar(torch.ones_like(turns), 2 * math.pi * turns)
