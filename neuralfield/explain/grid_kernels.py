@@ -22,8 +22,8 @@ from neuralfield.ntk.lattice_parts import lattice_parts
 from neuralfield.ntk.regular import lattice, unravel
 from neuralfield.signals.base import Signal
 
-MOST = 2**17
-"""Training samples that are followed, at most: a step takes some 50 ms then, on one core."""
+MOST = {1: 2**17, 2: 2**17, 3: 2**15}
+"""By dimension, training samples that are followed at most; a transform has 2^D times as many points."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Grid:
     rows: Tensor
 
 
-def grid_window(field: Field, signal: Signal, most: int = MOST) -> tuple[Patch, Kernels] | None:
-    """The signal as one window, or its middle where it has more than ``most`` training samples, and the kernels on it.
+def grid_window(field: Field, signal: Signal, most: int | None = None) -> tuple[Patch, Kernels] | None:
+    """The signal as one window, or its middle where it has more than ``most`` training samples (None: as :data:`MOST` has
+    it), and the kernels on it.
 
     The window's held-out samples are filled up to as many as there are training samples; those that were added do not count.
 
@@ -49,6 +50,7 @@ def grid_window(field: Field, signal: Signal, most: int = MOST) -> tuple[Patch, 
     """
     if signal.type == "shape" or not is_stationary(field):
         return None
+    most = MOST[signal.in_dim] if most is None else most
     window = whole(signal) if signal.split.n_train <= most else central(signal, most)
     grid = grid_of(window)
     if grid is None:

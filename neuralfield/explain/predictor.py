@@ -26,7 +26,7 @@ from torch import Tensor
 
 from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
-from neuralfield.explain.grid_kernels import MOST, grid_window
+from neuralfield.explain.grid_kernels import grid_window
 from neuralfield.explain.patches import Patch, congruent, patches, roughness, signal_roughness
 from neuralfield.explain.small_fit import SmallFit, remember, remembered, small_fit, suits
 from neuralfield.explain.window_kernels import Kernels, has_grid, is_stationary, shares, window_kernels
@@ -97,7 +97,7 @@ def predict(
     windows: Sequence[Patch],
     at: Sequence[int] = (),
     wide: int | None = None,
-    most: int = MOST,
+    most: int | None = None,
 ) -> Curve:
     """The curve of ``options.steps`` steps of Adam from the field's present weights.
 
@@ -378,7 +378,7 @@ def _last_biases(field: Field) -> Tensor | None:
     return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
 
 
-def _last_layer(field: Field, signal: Signal, parts: dict[str, Tensor]) -> tuple[str, float] | None:
+def _last_layer(field: Field, signal: Signal, parts: dict[str, Any]) -> tuple[str, float] | None:
     """The weights of an MLP's last layer by name, and the sum of their squares; None where its growth is not followed.
 
     That is behind other networks, and where samples have to share parameters: there a network learns more slowly than its

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from neuralfield.ntk.adam_moments import Moments
@@ -83,8 +86,9 @@ class DenseState:
         self.weights = moments.middle(rates, square, count)
         values, vectors, scale = self._modes(square * moments.sizes / moments.gain)
         modes = vectors.T @ self.r
-        self.r = vectors @ (torch.exp(-scale * values)[:, None] * modes)
-        return vectors @ ((-torch.expm1(-scale * values) / (scale * values))[:, None] * modes), scale
+        exponents = count * decay(scale * values / count, moments.beta1)
+        self.r = vectors @ (torch.exp(-exponents)[:, None] * modes)
+        return vectors @ ((-torch.expm1(-exponents) / (scale * values))[:, None] * modes), scale
 
     def _modes(self, energy: Tensor) -> tuple[Tensor, Tensor, float]:
         """Eigenpairs of the sum that trains, up to a factor, which is returned: the last ones as long as they will do."""
@@ -106,6 +110,21 @@ class DenseState:
         """The weights of the sum whose eigenpairs are in use."""
         assert self.basis is not None
         return self.basis[2]
+
+
+def decay(rate: Float[Tensor, " modes"], beta1: float) -> Float[Tensor, " modes"]:
+    r"""By what a mode's logarithm falls in a step, with momentum.
+
+    $r \leftarrow r - \rho m$ with $m \leftarrow \beta_1 m + (1 - \beta_1) r$ has the factors z with $z^2 - (1 + \beta_1 -
+    (1 - \beta_1) \rho) z + \beta_1 = 0$. Slow modes fall by $\rho + (1/(1 - \beta_1) - 1) \rho^2 + \dots$, faster than
+    without momentum; those that swing by $\sqrt{\beta_1}$ at most.
+    """
+    middle = (1 + beta1 - (1 - beta1) * rate).clamp_min(0)  # steps that are too large are corrected by v, in time
+    square = middle**2 - 4 * beta1
+    slow = (middle + square.clamp_min(0).sqrt()) / 2
+    # 1 - z loses digits where the rate is small: there the first terms are exact.
+    series = rate + (1 / (1 - beta1) - 1) * rate**2
+    return torch.where(rate < 1e-4, series, torch.where(square > 0, -slow.log(), -0.5 * math.log(max(beta1, 1e-38))))
 
 
 def mean_square(start: Tensor, end: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ class Moments:
         self.sizes, self.beta1, self.beta2, self.eps = sizes, beta1, beta2, eps
         self.scale, self.ratio, self.noise, self.last = 2 / (n * columns * ratio), ratio, noise, last
         self.v, self.gain, self.step = torch.zeros_like(sizes), torch.ones_like(sizes), 0
-        self._squares = 0.0 if last is None else last.squares
+        self._squares, self._slope = (0.0 if last is None else last.squares), 0.0
         self._biases = None if last is None else last.biases
 
     def square(self, forms: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
@@ -73,7 +74,10 @@ class Moments:
         """The factors of the kernels in the middle of ``count`` steps to come, over which ``rates`` are summed."""
         half = self.beta2 ** (count / 2)
         v = half * self.v + (1 - half) * square
-        return self.scale * self.gain * rates / (self._root(v, self.step + count / 2) + self.eps)
+        gain = self.gain
+        if self.last is not None:  # it goes on growing as a power of the step number, as in the last interval
+            gain = torch.where(self.last.before, gain * (1 + count / self.step) ** (self._slope / 2), gain)
+        return self.scale * gain * rates / (self._root(v, self.step + count / 2) + self.eps)
 
     def advance(self, square: Float[Tensor, " parts"], count: int) -> None:
         """``count`` steps at once, over which the gradients' mean square was ``square``."""
@@ -97,7 +101,7 @@ class Moments:
         """
         if self.last is None:
             return
-        part, bias = self.last.part, self.last.bias
+        part, bias, before = self.last.part, self.last.bias, self._squares
         if self._biases is not None:
             along = float(product - (self._biases * sums).sum())
             self._squares -= 2 * self.ratio * float(weights[part]) * along
@@ -105,6 +109,8 @@ class Moments:
                 self._biases = self._biases - weights[bias] * sums
         self._squares += float(self.sizes[part] * rates[part] ** 2) / count
         self._squares = max(self._squares, _LEAST * self.last.squares)
+        if self.step > count:
+            self._slope = math.log(self._squares / before) / math.log(self.step / (self.step - count))
         self.gain = torch.where(self.last.before, self._squares / self.last.squares, self.gain)
 
     def _root(self, v: Tensor, step: float) -> Tensor:
