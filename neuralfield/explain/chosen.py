@@ -70,4 +70,6 @@ def heldout_at_budget(
     """
     one = setting(judge, encoding, network, seed)
     field = one.build(judge, seed, torch.device("cpu"))
-    return float(predict(field, judge, one.options(options, device), windows, [budget(options)], wide, _MOST).heldout_psnr[-1])
+    return float(
+        predict(field, judge, one.options(options, device), windows, [budget(options)], wide, _MOST).heldout_psnr[-1]
+    )

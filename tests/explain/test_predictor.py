@@ -44,7 +44,8 @@ def test_a_fourier_field_reaches_what_is_predicted(photograph: nf.ImageSignal, s
     assert sum(curve.energy.values()) == pytest.approx(1, abs=1e-4)
 
 
-def test_equal_windows_side_by_side_are_one_window(photograph: nf.ImageSignal) -> None:
+def test_equal_windows_side_by_side_are_one_window(photograph: nf.ImageSignal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "grid_window", lambda *_: None)
     field = _setting(photograph, "fourier", sigma=3.0, n_features=64).build(photograph, 0, CPU)
     (window,) = patches(photograph, 10, 1)
     once = predict(field, photograph, OPTIONS, [window], at=[20])

@@ -15,6 +15,7 @@ from neuralfield.errors import ConfigError
 from neuralfield.networks import MLP
 from neuralfield.ntk import adam_dense
 from neuralfield.ntk.adam import predict_adam
+from neuralfield.ntk.adam_moments import LastLayer, Moments
 
 BETA1, BETA2, EPS = 0.9, 0.99, 1e-8
 
@@ -259,3 +260,37 @@ def test_mistakes_are_named() -> None:
         predict_adam({"w": k}, {"w": 3}, y, 5, learning_rate={"v": 1.0})
     with pytest.raises(ConfigError, match="finite"):
         predict_adam({"w": k * math.nan}, {"w": 3}, y, 5)
+
+
+def test_the_last_layer_grows_by_what_it_contributes_and_by_its_steps() -> None:
+    # A whole network, hidden layers and all, with one second moment per tensor: the identity needs no standing kernel.
+    torch.manual_seed(1)
+    network = MLP(6, 2, width=24, depth=2).double()
+    x, y = torch.randn(40, 6, dtype=torch.float64), torch.randn(40, 2, dtype=torch.float64)
+    weight, bias = network.layers[-1].weight, network.layers[-1].bias
+    named = dict(network.named_parameters())
+    sizes = torch.tensor([float(p.numel()) for p in named.values()])
+    names = list(named)
+    last = LastLayer(
+        names.index("layers.2.weight"), float(weight.detach().square().sum()),
+        torch.tensor([not n.startswith("layers.2.") for n in names]), names.index("layers.2.bias"),
+        bias.detach().float().clone(),
+    )  # fmt: skip
+    moments = Moments(sizes, BETA1, BETA2, EPS, len(x), 2, 1.0, 0.0, last)
+    m = {name: torch.zeros_like(p) for name, p in named.items()}
+    u, rates = torch.zeros_like(y), torch.full((len(names),), 1e-3)
+    for _ in range(60):
+        r = network(x) - y
+        gradients = torch.autograd.grad(r.square().mean(), list(named.values()))
+        squares = torch.tensor([float(g.square().mean()) for g in gradients])
+        weights = moments.single(rates, squares)
+        with torch.no_grad():
+            u = BETA1 * u + (1 - BETA1) * moments.scale * r
+            moments.grow(rates, weights / moments.gain, (u * (r + y)).sum().float(), u.sum(dim=0).float())
+            for index, (name, p) in enumerate(named.items()):
+                m[name] = BETA1 * m[name] + (1 - BETA1) * gradients[index]
+                p -= float(weights[index] / moments.gain[index]) * m[name]
+    grown = float(weight.detach().square().sum()) / last.squares
+    walk = 60 * weight.numel() * 1e-6 / last.squares  # what Adam's own steps are taken for, at the most
+    assert grown > 1.05
+    assert float(moments.gain[0]) == pytest.approx(grown, abs=walk + 0.02)
