@@ -16,7 +16,6 @@ from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.base import Signal
 
-
 _MOST = 2**12  # training samples: some tenths of a second for a prediction
 
 

@@ -278,8 +278,8 @@ def test_the_last_layer_grows_by_what_it_contributes_and_by_its_steps() -> None:
     )  # fmt: skip
     moments = Moments(sizes, BETA1, BETA2, EPS, len(x), 2, 1.0, 0.0, last)
     m = {name: torch.zeros_like(p) for name, p in named.items()}
-    u, rates = torch.zeros_like(y), torch.full((len(names),), 1e-3)
-    for _ in range(60):
+    u, rates = torch.zeros_like(y), torch.full((len(names),), 1e-4)
+    for _ in range(600):
         r = network(x) - y
         gradients = torch.autograd.grad(r.square().mean(), list(named.values()))
         squares = torch.tensor([float(g.square().mean()) for g in gradients])
@@ -291,6 +291,6 @@ def test_the_last_layer_grows_by_what_it_contributes_and_by_its_steps() -> None:
                 m[name] = BETA1 * m[name] + (1 - BETA1) * gradients[index]
                 p -= float(weights[index] / moments.gain[index]) * m[name]
     grown = float(weight.detach().square().sum()) / last.squares
-    walk = 60 * weight.numel() * 1e-6 / last.squares  # what Adam's own steps are taken for, at the most
+    walk = 600 * weight.numel() * 1e-8 / last.squares  # what Adam's own steps are taken for, at the most
     assert grown > 1.05
-    assert float(moments.gain[0]) == pytest.approx(grown, abs=walk + 0.02)
+    assert float(moments.gain[0]) == pytest.approx(grown, abs=walk + 0.05 * (grown - 1))
