@@ -1,12 +1,13 @@
 """What a fit will do, from kernels alone: PSNR against steps, on training and held-out pixels, before any step is made.
 
 The field's tangent kernel is split by parameter tensor and Adam is followed in function space
-(:mod:`~neuralfield.ntk.adam`) on windows of the image, while the last layer grows. Behind a Fourier-like encoding the kernel
-is the infinitely wide network's, on the exact frequencies: the actual one is that plus noise. Behind a hash grid it is the
-actual field's. A grid starts from features of 1e-4, where its network sees next to nothing; so a copy of the field makes a
-few real steps first, and the kernel is taken there. A network on plain coordinates learns features all the way, which no
-kernel that stands still knows: of an image's, a copy is fitted on some hundred means of pixels instead
-(:mod:`~neuralfield.explain.small_fit`). Nothing is fitted to measurements.
+(:mod:`~neuralfield.ntk.adam`), while the last layer grows. Behind a Fourier-like encoding the kernel is the infinitely wide
+network's, on the exact frequencies: the actual one is that plus noise. Where samples lie on a grid it is followed on all of
+them at once (:mod:`~neuralfield.explain.grid_kernels`), else on windows. Behind a hash grid it is the actual field's. A grid
+starts from features of 1e-4, where its network sees next to nothing; so a copy of the field makes a few real steps first, and
+the kernel is taken there. A network on plain coordinates learns features all the way, which no kernel that stands still
+knows: of an image's, a copy is fitted on some hundred means of pixels instead (:mod:`~neuralfield.explain.small_fit`).
+Nothing is fitted to measurements.
 
 For shapes the prediction is a stand-in: of the same network trained with the squared error on labels or distances.
 Cross-entropy drives logits on and on, and the network's kernel does not stand still.
@@ -104,7 +105,8 @@ def predict(
     **Arguments**
 
     - `field`: as built, untrained.
-    - `windows`: of :func:`~neuralfield.explain.patches.patches`.
+    - `windows`: of :func:`~neuralfield.explain.patches.patches`, for fields that cannot be followed on all samples at once.
+    - `most`: samples that are followed at once, at most; of a signal with more, its middle is. None: about a hundred thousand.
     - `wide`: training pixels along the one window that kernels which do not fall off with distance get; None: 48, in three
       dimensions 11. (A shape's windows serve all kernels.) Of an image's plain coordinates three times the cells along
       the side of a square image, at most, on which a copy is fitted; the windows do not enter.

@@ -183,10 +183,10 @@ def _method(explanation: Explanation) -> list[str]:
             f"{known.signal} share; differences between fields of less than {known.tie:.1f} dB mean nothing."
         )
     texts = [
-        "Near its initial weights a network learns as its tangent kernel says. The kernel of each field was computed on "
-        f"{where} at the image's own spacing, split by parameter tensor, and Adam was followed in it through the whole "
-        "budget. Behind Fourier-like encodings the kernel is the infinitely wide network's on the exact frequencies; behind "
-        "a hash grid it is the actual network's after a few real steps. Nothing was fitted to this image's training.",
+        "Near its initial weights a network learns as its tangent kernel says. That of each field was split by parameter "
+        "tensor, and Adam was followed in it through the whole budget. Behind Fourier-like encodings the kernel is the "
+        "infinitely wide network's on the exact frequencies; behind a hash grid it is the actual network's after a few real "
+        f"steps. {_places(signal, where)} Nothing was fitted to this image's training.",
         trust,
         "Where it ends: real networks learn features, which helps smooth images; the windows may not stand for the whole "
         "image; the first steps of Adam are followed roughly; PSNR is all that is predicted, and it is not how the eye "
@@ -195,6 +195,19 @@ def _method(explanation: Explanation) -> list[str]:
     if signal.in_dim == 3:
         texts.append(_in_space(signal))
     return [in_words(text, signal) for text in texts]
+
+
+def _places(signal: Signal, where: str) -> str:
+    """Where the kernels were followed."""
+    windows = f"on {where} at the image's own spacing"
+    if signal.type == "shape":
+        return f"It was taken {windows}."
+    coordinates = "" if signal.type == "volume" else " The network on plain coordinates was fitted on means of pixels."
+    return (
+        "A Fourier-like encoding's was followed on all training pixels at once where they lie in regular rows (on those in "
+        f"the middle, if there are very many), others {windows}; pictures of kernels and of what stays unlearned are of the "
+        f"middle window.{coordinates}"
+    )
 
 
 def _in_space(signal: Signal) -> str:
@@ -207,9 +220,9 @@ def _in_space(signal: Signal) -> str:
             "a field invents pieces in empty space is not predicted."
         )
     return (
-        "A kernel's size limits windows to about nine training voxels a side: what fields of low frequencies gain from "
-        "farther voxels is missed, and so is that positional encoding, which repeats itself, joins opposite sides of a "
-        "volume. Where the volume has more windows than are computed, errors are scaled to the whole volume's roughness."
+        "Windows are about nine training voxels a side, where the kernel does not stand still from point to point or voxels "
+        "are held out at random: what fields of low frequencies gain from farther voxels is missed there. Where the volume "
+        "has more windows than are computed, errors are scaled to the whole volume's roughness."
     )
 
 
