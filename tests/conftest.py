@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,15 @@ import torch
 import neuralfield as nf
 from neuralfield.cli import main
 
-# The fits of the tests are tiny: a second thread costs more than it gives, much more on a busy machine.
+# Of tests/encodings/hashgrid and tests/interop.
+COMPILED = {
+    "test_autograd.py", "test_bad_input.py", "test_cpu.py", "test_cpu_double.py", "test_tinycudann.py",
+}  # fmt: skip
+
+# The matrices of the tests are tiny: a second thread costs more than it gives, several times more on a busy machine. The
+# variable is for numpy's BLAS; processes that are started from here, pytest-xdist's among them, read it before they load it.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,6 +39,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files go to processes, in order, where nothing else is asked for.
+
+    A file's expensive fixtures are then made once, not once per process. The files that compile most kernels for the CPU
+    are one unit: what one of them has compiled the next ones find on disk, while two at once would both compile it.
+    """
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "compiled" if file.rpartition("/")[2] in COMPILED else file
+
+    config.option.loadscopereorder = False  # most tests first would leave the longest files for the end
+    return ByFile(config, log)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import neuralfield as nf
@@ -102,22 +103,34 @@ def test_a_mistake_is_explained_in_one_line_and_leaves_nothing(
     assert not any(p.is_file() for p in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "fit.steps=abc",
-        "fit.resume=perhaps",
-        "encoding.n_levels=many",
-        "encoding.base_resolution=abc",
-        "seed=abc",
-    ],
+WRONG_KINDS = (
+    "fit.steps=abc",
+    "fit.resume=perhaps",
+    "encoding.n_levels=many",
+    "encoding.base_resolution=abc",
+    "seed=abc",
 )
-def test_a_value_of_the_wrong_kind_too(tmp_path: Path, value: str) -> None:
-    # In a process of its own: the checking of annotations in tests would answer first.
-    ran = fit(value, cwd=tmp_path)
-    assert ran.returncode == 2
-    assert value.split("=")[0].split(".")[-1] in ran.stderr
-    assert "Traceback" not in ran.stderr and len(ran.stderr.strip().splitlines()) == 1
+
+
+def test_a_value_of_the_wrong_kind_too(tmp_path: Path) -> None:
+    # In a process of its own: the checking of annotations in tests would answer first. One for all: it takes seconds.
+    program = (
+        "import contextlib, io, json, sys\n"
+        "from neuralfield.cli.fit import main\n"
+        "for value in sys.argv[1:]:\n"
+        "    with contextlib.redirect_stderr(io.StringIO()) as said:\n"
+        "        code = main([value])\n"
+        "    print(json.dumps([code, said.getvalue()]))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *WRONG_KINDS], cwd=tmp_path, env=_environment(), capture_output=True, text=True
+    )
+    assert ran.returncode == 0 and not ran.stderr, ran.stderr
+    outcomes = [json.loads(line) for line in ran.stdout.splitlines()]
+    for value, (code, said) in zip(WRONG_KINDS, outcomes, strict=True):
+        assert code == 2, value
+        assert value.split("=")[0].split(".")[-1] in said
+        assert "Traceback" not in said and len(said.strip().splitlines()) == 1
 
 
 def test_cuda_without_cuda(command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +178,23 @@ def test_help_has_groups_defaults_and_examples(command: Callable[..., Ran]) -> N
         assert part in ran.out
 
 
+def kill_when(reached: Callable[[], bool], *arguments: str, cwd: Path) -> None:
+    """Start the script, and kill it as soon as `reached` says so."""
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *arguments],
+        cwd=cwd, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        while not reached():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_resumes_to_the_same_numbers(tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_resumes_to_the_same_numbers(command: Callable[..., Ran], tmp_path: Path) -> None:
     arguments = (
         "signal.crop=64",
         "fit.steps=400",
@@ -174,22 +202,27 @@ def test_killed_at_any_moment_it_resumes_to_the_same_numbers(tmp_path: Path) -> 
         "fit.checkpoint_seconds=0.05",
         "network.width=32",
     )
-    assert fit(*arguments, "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
-    for attempt in range(30):
-        process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments, "hydra.run.dir=killed", "fit.resume=true"],
-            cwd=tmp_path, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            # Later each time, so that some kills hit loading, some training, some writing.
-            _, errors = process.communicate(timeout=1.5 + 0.6 * attempt)
-            assert process.returncode == 0, errors
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+    assert command("fit", *arguments, "hydra.run.dir=whole").code == 0
+    folder = tmp_path / "killed"
+    checkpoint = folder / "checkpoint" / "latest.safetensors"
+
+    def steps_done() -> int:
+        with safe_open(checkpoint, "pt") as file:
+            return int(json.loads(file.metadata()["state"])["step"])
+
+    def written_again() -> bool:
+        return checkpoint.stat().st_mtime_ns > known
+
+    resuming = (*arguments, "hydra.run.dir=killed", "fit.resume=true")
+    kill_when((folder / "config.yaml").exists, *resuming, cwd=tmp_path)  # before the first step, or just after
+    kill_when(checkpoint.exists, *resuming, cwd=tmp_path)
+    reached, known = [steps_done()], checkpoint.stat().st_mtime_ns
+    kill_when(written_again, *resuming, cwd=tmp_path)
+    reached.append(steps_done())
+    assert 0 < reached[0] < reached[1] < 400  # so these two were killed while they trained
+    kill_when((folder / "field.safetensors").exists, *resuming, cwd=tmp_path)  # while it writes the results
+    assert command("fit", *resuming).code == 0
     whole, killed = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "killed"))
-    assert attempt > 0
     for key in ("psnr", "psnr_8bit", "psnr_unclamped", "ssim", "best_psnr", "best_step", "steps"):
         assert whole[key] == killed[key], key
     fields = [(tmp_path / name / "field.safetensors").read_bytes() for name in ("whole", "killed")]

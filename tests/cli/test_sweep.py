@@ -67,7 +67,7 @@ def test_numbers_are_read_as_numbers_and_odd_names_as_words(command: Callable[..
 
 
 def test_a_sweep_starts_over_where_it_is_told_to(command: Callable[..., Ran]) -> None:
-    sweep = ("fit", "-m", *SMALL, "hydra.sweep.dir=sweep", "encoding=none", "seed=0,1")
+    sweep = ("fit", "-m", *SMALL, "hydra.sweep.dir=sweep", "encoding=none", "seed=0")
     assert command(*sweep).code == 0
     assert "complete already" not in command(*sweep, "fit.resume=false").out
 

@@ -44,7 +44,7 @@ NETWORKS = [
 ]
 BOTH = [
     (3, HASH, SMALL),  # 8 features, padded with zeros
-    (2, {**HASH, "n_features_per_level": 4}, SMALL),  # 16, not padded
+    (2, {**HASH, "n_levels": 8}, SMALL),  # 16, not padded
     (3, {"otype": "Frequency", "n_frequencies": 4}, SMALL),  # 24, padded with ones
     (2, {"otype": "Identity"}, {**SMALL, "output_activation": "Sigmoid"}),
 ]

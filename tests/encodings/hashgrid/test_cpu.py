@@ -16,10 +16,11 @@ from neuralfield.encodings.hashgrid.layout import GridLayout, make_layout
 
 pytest.importorskip("numba")
 
-# (D, F, base, growth, T, L): dense and hashed levels together, tiny tables, levels fewer than threads.
+# (D, F, base, growth, T, L): dense and hashed levels together, tiny tables, levels fewer than threads. Each (D, F) is
+# compiled, for seconds: 2 features are those that other tests compile as well, and an odd number waits for one dimension.
 GRIDS = {
-    "1d": (1, 1, 4, 2.0, 6, 8),
-    "2d": (2, 3, 4, 1.6, 8, 8),
+    "1d": (1, 3, 4, 2.0, 6, 8),
+    "2d": (2, 2, 4, 1.6, 8, 8),
     "3d": (3, 2, 4, 1.5, 9, 8),
     "3d, tiny tables": (3, 2, 2, 2.0, 3, 5),
     "3d, one level": (3, 2, 4, 1.0, 9, 1),
@@ -125,7 +126,7 @@ def test_points_beyond_all_integers_read_inside_the_table() -> None:
     """Where a cell's number fits no int32 (nor, further out, int64) its vertex is arbitrary, but it is one of the table's."""
     layout, _, params, _ = problem("2d")
     x = torch.tensor([-1e36, -1e30, -1e17, -3e9, 3e9, 1e17, 1e30, 1e36])[:, None].expand(8, 2)
-    out = cpu.forward(x, params, layout, "linear").view(8, len(layout.levels), 3)
+    out = cpu.forward(x, params, layout, "linear").view(8, len(layout.levels), 2)
     for index, table in enumerate(reference.level_tables(params, layout)):
         assert (out[:, index, None, :] == table).all(dim=2).any(dim=1).all()
 
