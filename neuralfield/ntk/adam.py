@@ -104,7 +104,7 @@ def predict_adam(
     patches: int = 1,
     counted: Float[Tensor, "m channels"] | None = None,
     last_layer: tuple[str, float] | None = None,
-    last_biases: Float[Tensor, " channels"] | None = None,
+    last_biases: Float[Tensor, " outputs"] | None = None,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
 
@@ -130,7 +130,7 @@ def predict_adam(
     - `patches`: the columns of y are those of this many patches with equal kernels (of a stationary kernel) side by side.
     - `counted`: weights of the test values in their mean; None is 1.
     - `last_layer`: the part that is the last layer's weight matrix, and the sum of its squares at the start: the kernels of
-      the parts before it then grow with it. None: all kernels stand still. `last_biases`: that layer's biases at the start,
+      the parts before it then grow with it. None: all kernels stand still. `last_biases`: one patch's, at the start,
       where its outputs are the field's; None: it grows by its steps alone.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
