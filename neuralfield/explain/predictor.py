@@ -338,7 +338,8 @@ def _follow(
     parts, parts_test, sizes = window_kernels(field, windows[0]) if kernels is None else kernels
     network, encoding = learning_rates(field, options)
     side_by_side = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
-    channels = windows[0].y.shape[1]
+    channels, followed = windows[0].y.shape[1], len(windows[0].x) * len(windows)
+    n_total = max(round(signal.split.n_train / windows[0].stands_for), followed)
     with torch.no_grad():
         f0, f0_test = side_by_side(field(w.x) for w in windows), side_by_side(field(w.x_test) for w in windows)
 
@@ -361,11 +362,12 @@ def _follow(
         beta2=options.beta2,
         eps=options.eps,
         at=at,
-        n_total=max(round(signal.split.n_train / windows[0].stands_for), len(windows[0].x) * len(windows)),
+        n_total=n_total,
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
         patches=len(windows),
         last_layer=_last_layer(field, signal, parts),
-        last_biases=_last_biases(field),
+        # What the layer contributes is a sum over all samples; a window's mean is learned more slowly than theirs.
+        last_biases=_last_biases(field) if n_total == followed else None,
         counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return _Piece(curve, parts)

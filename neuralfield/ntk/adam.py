@@ -20,7 +20,9 @@ proportional to $\lVert W \rVert^2$ of the last layer, which as a rule starts sm
 $\lVert W \rVert^2 + 2 \langle W, \Delta \rangle + \lVert \Delta \rVert^2$. The layer is linear, $f = W h + b$, so the second
 term, the sum of its weights times their gradients, is one of outputs and residuals alone, whatever h has become:
 
-$$\langle W, \Delta \rangle = -\frac{\eta}{\sqrt{\hat v}}\, \tfrac{2}{nC} \hat u \cdot (f - b).$$
+$$\langle W, \Delta \rangle = -\frac{\eta}{\sqrt{\hat v}}\, \tfrac{2}{nC} \hat u \cdot (f - b),$$
+
+up to how far f moves within the memory of the first moment (:meth:`.adam_moments.Moments.grow`).
 
 (Du, Hu & Lee 2018 have it for gradient flow.) It feeds the layer while what is learned agrees with what is left to learn: for
 as long as a smooth encoding is at work on an image, and for a few steps only where training pixels are soon learned by heart.

@@ -46,8 +46,7 @@ class DenseState:
         self.momentum = beta1 * self.momentum + (1 - beta1) * moments.scale * self.r
         self.momentum_parts = beta1 * self.momentum_parts + (1 - beta1) * moments.scale * products
         self.weights = moments.single(rates, square)
-        own = self.momentum[:, self.own]
-        moments.grow(rates, self.weights, (own * (self.r[:, self.own] + self.y)).sum(), own.sum(dim=0))
+        moments.grow(rates, self.weights, self.momentum[:, self.own], self.r[:, self.own], self.y)
         self.r = self.r - torch.einsum("g,gnc->nc", self.weights, self.momentum_parts)
         self._pending += self.weights[:, None, None] * self.momentum
 
@@ -62,10 +61,9 @@ class DenseState:
         integral, scale = self._exponential(rates, count, middle)
         weights = scale * self.basis_weights
         self._pending += weights[:, None, None] * integral
-        own = integral[:, self.own]
-        product = (own * self.y).sum() + mean_square(start[:, self.own], self.r[:, self.own])
         self.moments.advance(middle, count)
-        self.moments.grow(rates, weights, product, own.sum(dim=0), count)
+        ends = start[:, self.own], self.r[:, self.own]
+        self.moments.grow_over(rates, weights, integral[:, self.own], ends, self.y, count)
 
     def _products(self) -> Tensor:
         """K_g r of every part, one matrix product for all."""
@@ -125,10 +123,3 @@ def decay(rate: Float[Tensor, " modes"], beta1: float) -> Float[Tensor, " modes"
     # 1 - z loses digits where the rate is small: there the first terms are exact.
     series = rate + (1 / (1 - beta1) - 1) * rate**2
     return torch.where(rate < 1e-4, series, torch.where(square > 0, -slow.log(), -0.5 * math.log(max(beta1, 1e-38))))
-
-
-def mean_square(start: Tensor, end: Tensor) -> Tensor:
-    """The integral of |r|^2 over an interval of length 1 in which it falls exponentially from one end to the other."""
-    high, low = start.square().sum().clamp_min(1e-38), end.square().sum().clamp_min(1e-38)
-    ratio = torch.log(high / low)
-    return torch.where(ratio.abs() < 1e-3, (high + low) / 2, (high - low) / torch.where(ratio == 0, 1.0, ratio))

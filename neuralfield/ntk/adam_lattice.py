@@ -11,7 +11,6 @@ import warnings
 import torch
 from torch import Tensor
 
-from neuralfield.ntk.adam_dense import mean_square
 from neuralfield.ntk.adam_moments import Moments
 from neuralfield.ntk.krylov import evolve
 from neuralfield.ntk.toeplitz_sum import ToeplitzSum
@@ -47,8 +46,7 @@ class LatticeState:
         self.momentum = self.momentum.mul_(moments.beta1).add_(z, alpha=new)
         self.momentum_own = self.momentum_own.mul_(moments.beta1).add_(self.r[:, self.own], alpha=new)
         self.weights = moments.single(rates, self._square(z))
-        product = (self.momentum_own * (self.r[:, self.own] + self.y)).sum()
-        moments.grow(rates, self.weights, product, self.momentum_own.sum(dim=0))
+        moments.grow(rates, self.weights, self.momentum_own, self.r[:, self.own], self.y)
         self.r = self.r - self.parts.product(self.momentum, self.weights)
         if self.test is not None:
             self._r_test = self._r_test - self.test.product(self.momentum, self.weights)
@@ -70,10 +68,9 @@ class LatticeState:
         gained = found.gained[0].to(start)
         if self.test is not None:
             self._r_test = self._r_test - self.test.product(self.test.transform(gained), self.weights)
-        own = gained[:, self.own]
-        product = (own * self.y).sum() + mean_square(start[:, self.own], self.r[:, self.own])
         moments.advance(middle, count)
-        moments.grow(rates, self.weights, product, own.sum(dim=0), count)
+        ends = start[:, self.own], self.r[:, self.own]
+        moments.grow_over(rates, self.weights, gained[:, self.own], ends, self.y, count)
 
     def _square(self, z: Tensor) -> Tensor:
         """The mean square of each part's gradient, from the residual's transform."""

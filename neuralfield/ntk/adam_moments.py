@@ -56,7 +56,7 @@ class Moments:
         self.scale, self.ratio, self.noise, self.last = 2 / (n * columns * ratio), ratio, noise, last
         self.v, self.gain, self.step = torch.zeros_like(sizes), torch.ones_like(sizes), 0
         self._squares, self._slope = (0.0 if last is None else last.squares), 0.0
-        self._biases = None if last is None else last.biases
+        self._biases, self._then = (None if last is None else last.biases), 0.0
 
     def square(self, forms: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
         r"""The mean square of each part's gradient, from $r^\\top K_g r$ and what batches add to it."""
@@ -88,25 +88,57 @@ class Moments:
         self,
         rates: Float[Tensor, " parts"],
         weights: Float[Tensor, " parts"],
-        product: Float[Tensor, ""],
-        sums: Float[Tensor, " columns"],
-        count: int = 1,
+        momentum: Float[Tensor, "n columns"],
+        r: Float[Tensor, "n columns"],
+        y: Float[Tensor, "n columns"],
     ) -> None:
-        r"""Let the last layer grow over ``count`` steps, whose rates sum up to ``rates``.
+        r"""Let the last layer grow in a step, after :meth:`single`.
+
+        Its weights now meet gradients of some steps ago, $\langle W_t, \nabla_{t-k} \rangle$, of which the outputs now and
+        then are known, $W_t h_t$ and $W_{t-k} h_{t-k}$. As W and h move alike, $W_t h_{t-k}$ lies half-way.
 
         **Arguments**
 
-        - `weights`: of the kernels, which act on a vector u over the points: the first moment, or the integral of r.
-        - `product`: $u\cdot f$; `sums`: of u over the points, by column.
+        - `weights`: of the kernels in this step; `momentum`: the first moment, this step's residual r in it.
         """
         if self.last is None:
             return
-        part, bias, before = self.last.part, self.last.bias, self._squares
+        along = 0.0
         if self._biases is not None:
-            along = float(product - (self._biases * sums).sum())
-            self._squares -= 2 * self.ratio * float(weights[part]) * along
-            if bias is not None:
-                self._biases = self._biases - weights[bias] * sums
+            f = r + y - self._biases
+            then = self.scale * float((r * f).sum())
+            self._then = self.beta1 * self._then + (1 - self.beta1) * then
+            along = (float((momentum * f).sum()) + self._then) / 2
+        self._grown(rates, weights, along, momentum, 1)
+
+    def grow_over(
+        self,
+        rates: Float[Tensor, " parts"],
+        weights: Float[Tensor, " parts"],
+        integral: Float[Tensor, "n columns"],
+        ends: tuple[Float[Tensor, "n columns"], Float[Tensor, "n columns"]],
+        y: Float[Tensor, "n columns"],
+        count: int,
+    ) -> None:
+        """Let the last layer grow over ``count`` steps, after :meth:`advance`; ``rates`` are summed over them.
+
+        **Arguments**
+
+        - `integral`: of the residual over the interval, which has length 1; `ends`: the residual before and after it.
+        - `weights`: of the kernels, which act on the integral.
+        """
+        along = 0.0
+        if self._biases is not None:
+            along = float((integral * (y - self._biases)).sum() + _mean_square(*ends))
+        self._grown(rates, weights, along, integral, count)
+
+    def _grown(self, rates: Tensor, weights: Tensor, along: float, moved: Tensor, count: int) -> None:
+        if self.last is None:
+            return
+        part, bias, before = self.last.part, self.last.bias, self._squares
+        if self._biases is not None and bias is not None:
+            self._biases = self._biases - weights[bias] * moved.sum(dim=0)
+        self._squares -= 2 * self.ratio * float(weights[part]) * along
         self._squares += float(self.sizes[part] * rates[part] ** 2) / count
         self._squares = max(self._squares, _LEAST * self.last.squares)
         if self.step > count:
@@ -116,3 +148,10 @@ class Moments:
     def _root(self, v: Tensor, step: float) -> Tensor:
         """Square root of the bias-corrected second moment."""
         return torch.sqrt(v / (1 - self.beta2**step) + 1e-38)
+
+
+def _mean_square(start: Tensor, end: Tensor) -> Tensor:
+    """The integral of |r|^2 over an interval of length 1 in which it falls exponentially from one end to the other."""
+    high, low = start.square().sum().clamp_min(1e-38), end.square().sum().clamp_min(1e-38)
+    ratio = torch.log(high / low)
+    return torch.where(ratio.abs() < 1e-3, (high + low) / 2, (high - low) / torch.where(ratio == 0, 1.0, ratio))

@@ -286,7 +286,7 @@ def test_the_last_layer_grows_by_what_it_contributes_and_by_its_steps() -> None:
         weights = moments.single(rates, squares)
         with torch.no_grad():
             u = BETA1 * u + (1 - BETA1) * moments.scale * r
-            moments.grow(rates, weights / moments.gain, (u * (r + y)).sum().float(), u.sum(dim=0).float())
+            moments.grow(rates, weights / moments.gain, u.float(), r.float(), y.float())
             for index, (name, p) in enumerate(named.items()):
                 m[name] = BETA1 * m[name] + (1 - BETA1) * gradients[index]
                 p -= float(weights[index] / moments.gain[index]) * m[name]
