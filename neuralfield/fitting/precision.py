@@ -36,12 +36,15 @@ def resolve(precision: str | None, field: Field) -> str:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether a device has units for products of bfloat16: AMX tiles, or tensor cores of compute capability 8 on."""
+    """Whether a device multiplies bfloat16 faster than float32: AMX tiles or the dot products of AVX-512 (twice as fast on an
+    AMD EPYC of the fourth generation), or tensor cores of compute capability 8 on."""
     if device.type == "cuda":
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    # AVX-512's own bfloat16 products are hardly faster than float32's, and rounding takes time.
-    supported = getattr(getattr(torch, "cpu", None), "_is_amx_tile_supported", None)
-    return device.type == "cpu" and supported is not None and bool(supported())
+    if device.type != "cpu":
+        return False
+    # Private names, which older versions of torch lack.
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(bool(supported()) for supported in asked if supported is not None)
 
 
 def _fourier(encoding: Encoding) -> bool:

@@ -54,11 +54,16 @@ def test_auto_is_bfloat16_behind_fourier_features_in_wide_networks(
 
 def test_auto_is_float32_on_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     field = fields.build(2, 3, WAVES, {"width": 128})
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for name in units:
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
     assert precision.resolve("auto", field) == "float32"
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert precision.resolve("auto", field) == "bfloat16"
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")  # an older torch
+    for name in units:  # one is enough
+        monkeypatch.setattr(torch.cpu, name, lambda: True)
+        assert precision.resolve("auto", field) == "bfloat16"
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    for name in units:
+        monkeypatch.delattr(torch.cpu, name)  # an older torch
     assert precision.resolve("auto", field) == "float32"
 
 
@@ -98,6 +103,7 @@ def test_a_checkpoint_of_the_other_precision_is_refused(
     signal: nf.ImageSignal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same "auto" on another machine."""
+    monkeypatch.setattr(precision, "fast_bfloat16", lambda device: False)
     _trainer(signal, "auto", folder=tmp_path)._checkpoint(now=True)
     monkeypatch.setattr(precision, "fast_bfloat16", lambda device: True)
     other = _trainer(signal, "auto", folder=tmp_path)
