@@ -36,7 +36,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds of encode, step and ntk (default 9)")
     parser.add_argument("--seconds", type=float, default=10.0, help="training time of fit (default 10)")
     parser.add_argument("--compact", action="store_true", help="fit: at most one parameter for every 4 pixel values")
-    parser.add_argument("--steps", type=int, default=20, help="tancik: steps on the full batch (default 20)")
+    parser.add_argument("--steps", type=int, default=60, help="tancik: steps on the full batch (default 60)")
     parser.add_argument(
         "--crop", type=int, default=512, help="tancik: pixels of the square that is fitted (default 512)"
     )

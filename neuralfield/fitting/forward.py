@@ -47,7 +47,7 @@ class Gradients:
     ) -> None:
         self.field, self.data, self.loss, self.options = field, data, loss, options
         self.half = precision == "bfloat16"
-        self.rows = chunk_rows(field)
+        self.rows = chunk_rows(field, 2 if self.half else 4)
         n = data.signal.split.n_train
         self._wanted = data.coordinates is not None and features.worthwhile(field, n, batch_size, options)
         self._features: Tensor | None = None
@@ -87,14 +87,14 @@ class Gradients:
         self._features = features.compute(self.field.encoding, self.data.coordinates, dtype, self.options.seconds)
 
 
-def chunk_rows(field: Field) -> int:
-    """Samples that go through the field at a time.
+def chunk_rows(field: Field, itemsize: int = 4) -> int:
+    """Samples that go through the field at a time; ``itemsize``: bytes of a number that layers hand on.
 
     On a CPU so many that what the layers hand on stays in its cache: several times as fast as through memory. A function
     of the field and of the machine's size, not of what is free just now, so that a fit gives the same numbers again.
     """
     widths = [layer.out_features for layer in field.network.modules() if isinstance(layer, nn.Linear)]
-    row = 4 * (field.encoding.out_dim + sum(widths))
+    row = itemsize * (field.encoding.out_dim + sum(widths))
     learned = sum(p.numel() for p in field.encoding.parameters() if p.requires_grad)
     if field.device.type == "cpu":
         limit = _IN_CACHE if learned <= _FEW else _IN_MEMORY
