@@ -131,6 +131,8 @@ class MLP(Configurable, nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator, by `initialization`."""
+        if self.layers[0].weight.is_meta:
+            return  # there is nothing to draw, and on the meta device torch imports its compiler to do it
         rule = self.initialization
         if rule == "auto":
             rule = "siren" if self.activation == "sine" else "he"

@@ -70,8 +70,12 @@ class Positional(Encoding):
             raise ConfigError("tiny-cuda-nn's Frequency encoding has no raw input; set include_input=false")
         low = number("min_frequency", min_frequency, 0, above=True)
         self.n_frequencies, high = _count_and_maximum(n_frequencies, max_frequency, low)
-        exponents = torch.linspace(math.log2(low), math.log2(high), self.n_frequencies, dtype=torch.float64)
-        self.register_buffer("frequencies", (torch.exp2(exponents) * _CYCLES[convention]).float())
+        if torch.get_default_device().type == "meta":  # to be loaded; and to compute there torch imports its compiler
+            frequencies = torch.empty(self.n_frequencies)
+        else:
+            exponents = torch.linspace(math.log2(low), math.log2(high), self.n_frequencies, dtype=torch.float64)
+            frequencies = (torch.exp2(exponents) * _CYCLES[convention]).float()
+        self.register_buffer("frequencies", frequencies)
         """Cycles per unit, [n_frequencies]."""
 
     @property

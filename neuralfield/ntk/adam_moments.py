@@ -59,7 +59,7 @@ class Moments:
         self._biases, self._then = (None if last is None else last.biases), 0.0
 
     def square(self, forms: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
-        r"""The mean square of each part's gradient, from $r^\\top K_g r$ and what batches add to it."""
+        r"""The mean square of each part's gradient, from $r^\top K_g r$ and what batches add to it."""
         return self.scale**2 * self.ratio * self.gain * forms.clamp_min(0) / self.sizes
 
     def single(self, rates: Float[Tensor, " parts"], square: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
