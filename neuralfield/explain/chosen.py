@@ -59,8 +59,8 @@ def heldout_at_budget(
     device: torch.device,
     wide: int | None = None,
 ) -> float:
-    """Predicted held-out PSNR at the budget, dB; where all pixels of an image could be followed, of some thousands in its
-    middle: the order of settings is the same there.
+    """Predicted held-out PSNR at the budget, dB; where all pixels of an image could be followed, of some thousands of
+    them: the order of settings is the same there.
 
     **Arguments**
 

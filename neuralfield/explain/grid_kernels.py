@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from neuralfield.explain.patches import Patch, central, whole
+from neuralfield.explain.patches import Patch, typical, whole
 from neuralfield.explain.window_kernels import BANDS, Kernels, is_stationary
 from neuralfield.field import Field
 from neuralfield.ntk.kernels import MLPKernel
@@ -41,8 +41,8 @@ class Grid:
 
 
 def grid_window(field: Field, signal: Signal, most: int | None = None) -> tuple[Patch, Kernels] | None:
-    """The signal as one window, or its middle where it has more than ``most`` training samples (None: as :data:`MOST` has
-    it), and the kernels on it.
+    """The signal as one window, or a typical part of it where it has more than ``most`` training samples (None: as
+    :data:`MOST` has it), and the kernels on it.
 
     The window's held-out samples are filled up to as many as there are training samples; those that were added do not count.
 
@@ -51,7 +51,7 @@ def grid_window(field: Field, signal: Signal, most: int | None = None) -> tuple[
     if signal.type == "shape" or not is_stationary(field):
         return None
     most = MOST[signal.in_dim] if most is None else most
-    window = whole(signal) if signal.split.n_train <= most else central(signal, most)
+    window = whole(signal) if signal.split.n_train <= most else typical(signal, most)
     grid = grid_of(window)
     if grid is None:
         return None

@@ -8,6 +8,7 @@ Those of a volume are in :mod:`~neuralfield.explain.voxel_patches`, of a shape i
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -138,14 +139,29 @@ def whole(signal: Signal) -> Patch:
     )  # fmt: skip
 
 
-def central(signal: Signal, most: int) -> Patch:
-    """A window of about ``most`` training samples in the middle of an image or a volume."""
-    side = int(most ** (1 / signal.in_dim))
-    if signal.type == "volume":
-        from neuralfield.explain.voxel_patches import volume_patches
+_typical: weakref.WeakKeyDictionary[Signal, dict[int, Patch]] = weakref.WeakKeyDictionary()
 
-        return volume_patches(cast("VolumeSignal", signal), side, 1)[0]
-    return _image_patches(cast(ImageSignal, signal), side, 1)[0]
+
+def typical(signal: Signal, most: int) -> Patch:
+    """Of a few windows of about ``most`` training samples in an image or a volume the one that is about as rough as all of
+    it; of a very large signal, whose roughness is not known, the one in the middle by roughness."""
+    known = _typical.setdefault(signal, {})
+    if most not in known:
+        side = int(most ** (1 / signal.in_dim) + 1e-9)
+        if signal.type == "volume":
+            from neuralfield.explain.voxel_patches import volume_patches
+
+            found = volume_patches(cast("VolumeSignal", signal), side, 8)
+        else:
+            found = _image_patches(cast(ImageSignal, signal), side, 9)
+        found = sorted(found, key=roughness)
+        wanted = signal_roughness(signal) if len(found) > 1 else None
+        if wanted is None:
+            known[most] = found[len(found) // 2]
+        else:
+            level = lambda rough: math.log(rough + 1e-12)  # noqa: E731
+            known[most] = min(found, key=lambda window: abs(level(roughness(window)) - level(wanted)))
+    return known[most]
 
 
 def roughness(window: Patch) -> float:

@@ -106,7 +106,7 @@ def predict(
 
     - `field`: as built, untrained.
     - `windows`: of :func:`~neuralfield.explain.patches.patches`, for fields that cannot be followed on all samples at once.
-    - `most`: samples that are followed at once, at most; of a signal with more, its middle is. None: about 100,000.
+    - `most`: samples that are followed at once, at most; of a signal with more, a part is. None: about 100,000.
     - `wide`: training pixels along the one window that kernels which do not fall off with distance get; None: 48, in three
       dimensions 11. (A shape's windows serve all kernels.) Of an image's plain coordinates three times the cells along
       the side of a square image, at most, on which a copy is fitted; the windows do not enter.

@@ -204,9 +204,9 @@ def _places(signal: Signal, where: str) -> str:
         return f"It was taken {windows}."
     coordinates = "" if signal.type == "volume" else " The network on plain coordinates was fitted on means of pixels."
     return (
-        "A Fourier-like encoding's was followed on all training pixels at once where they lie in regular rows (on those in "
-        f"the middle, if there are very many), others {windows}; pictures of kernels and of what stays unlearned are of the "
-        f"middle window.{coordinates}"
+        "A Fourier-like encoding's was followed on all training pixels at once where they lie in regular rows (on a typical "
+        f"part, if there are very many), others {windows}; pictures of kernels and of what stays unlearned are of the middle "
+        f"window.{coordinates}"
     )
 
 
