@@ -30,6 +30,7 @@ from neuralfield.ntk.jacobian import flatten, jvp, unflatten, vjp
 from neuralfield.ntk.kernel_parts import kernel_parts
 from neuralfield.ntk.kernels import Kernels, MLPKernel
 from neuralfield.ntk.lanczos import Eigenpairs, lanczos
+from neuralfield.ntk.lattice_parts import lattice_parts
 from neuralfield.ntk.linearize import Linearized, Scaled, linearize, scaled
 from neuralfield.ntk.movement import LazinessProbe, Movement, kernel_movement, weight_movement
 from neuralfield.ntk.ntk_operator import NTKOperator
@@ -75,6 +76,7 @@ __all__ = [
     "kernel_operator",
     "kernel_parts",
     "lanczos",
+    "lattice_parts",
     "linearize",
     "ntk_scales",
     "predict",
