@@ -154,13 +154,14 @@ def typical(signal: Signal, most: int) -> Patch:
             found = volume_patches(cast("VolumeSignal", signal), side, 8)
         else:
             found = _image_patches(cast(ImageSignal, signal), side, 9)
-        found = sorted(found, key=roughness)
-        wanted = signal_roughness(signal) if len(found) > 1 else None
+        # Once for each window: a search among a hundred thousand points.
+        ranked = sorted(((roughness(window), window) for window in found), key=lambda pair: pair[0])
+        wanted = signal_roughness(signal) if len(ranked) > 1 else None
         if wanted is None:
-            known[most] = found[len(found) // 2]
+            known[most] = ranked[len(ranked) // 2][1]
         else:
             level = lambda rough: math.log(rough + 1e-12)  # noqa: E731
-            known[most] = min(found, key=lambda window: abs(level(roughness(window)) - level(wanted)))
+            known[most] = min(ranked, key=lambda pair: abs(level(pair[0]) - level(wanted)))[1]
     return known[most]
 
 
@@ -170,9 +171,8 @@ def roughness(window: Patch) -> float:
     Of the four nearest ones in an image, where they are the corners of a cell; of eight in three dimensions.
     """
     counts = window.counted > 0
-    corners = 2 ** window.x.shape[1]
-    near = cKDTree(window.x.cpu().numpy()).query(window.x_test[counts].cpu().numpy(), k=min(corners, len(window.x)))[1]
-    guess = window.y[torch.from_numpy(near).flatten()].reshape(len(near), corners, -1).mean(dim=1)
+    near = _nearest(window.x_test[counts].cpu().numpy(), window.x.cpu().numpy(), 2 ** window.x.shape[1])
+    guess = window.y[near].mean(dim=1)
     error = (guess - window.y_test[counts]).square().mean(dim=1)
     return float((error * window.counted[counts]).sum() / window.counted.sum())
 
@@ -185,9 +185,14 @@ def signal_roughness(signal: Signal, sample: int = 8192) -> float | None:
         return None
     train = split.train(torch.arange(split.n_train))
     test = split.heldout(torch.linspace(0, split.n_heldout - 1, min(sample, split.n_heldout)).long())
-    near = cKDTree(_places(train, signal)).query(_places(test, signal), k=corners)[1]
-    guess = signal.values(train[torch.from_numpy(near).flatten()]).reshape(len(test), corners, -1).mean(dim=1)
+    near = _nearest(_places(test, signal), _places(train, signal), corners)
+    guess = signal.values(train[near.flatten()]).reshape(len(test), corners, -1).mean(dim=1)
     return float((guess - signal.values(test)).square().mean())
+
+
+def _nearest(points: np.ndarray, among: np.ndarray, count: int) -> Tensor:
+    """For each point the numbers of its nearest ones, [points, count]."""
+    return torch.from_numpy(cKDTree(among).query(points, k=count)[1])
 
 
 def _places(index: Tensor, signal: Signal) -> np.ndarray:
