@@ -165,13 +165,27 @@ def _on_windows(
         if len(large) > 1 and not (is_stationary(field) and congruent(signal, large)):
             large = [large[0], large[-1]]
             curve = _mean_curve(
-                signal, [_follow(field, signal, options, [one], at) for one in large], [[w] for w in large]
+                signal,
+                [_follow(field, signal, options, [w], at, kernels=window_kernels(field, w)) for w in large],
+                [[w] for w in large],
             )
         else:
-            curve = _mean_curve(signal, [_follow(field, signal, options, large, at)], [large])
+            kernels = window_kernels(field, large[0])
+            curve = _mean_curve(signal, [_follow(field, signal, options, large, at, kernels=kernels)], [large])
         return _scaled(curve, _relative_roughness(windows, large))
-    groups = [windows] if is_stationary(field) and congruent(signal, windows) else [[window] for window in windows]
+    if is_stationary(field) and congruent(signal, windows):
+        kernels = window_kernels(field, windows[0])
+        return _mean_curve(signal, [_follow(field, signal, options, windows, at, kernels=kernels)], [windows])
+    groups = _alike(windows)
     return _mean_curve(signal, [_follow(field, signal, options, group, at) for group in groups], groups)
+
+
+def _alike(windows: list[Patch]) -> list[list[Patch]]:
+    """Windows with as many training and held-out samples, together."""
+    found: dict[tuple[int, int], list[Patch]] = {}
+    for window in windows:
+        found.setdefault((len(window.x), len(window.x_test)), []).append(window)
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -197,7 +211,7 @@ def look(field: Field, signal: Signal, options: FitOptions, window: Patch) -> Lo
         field, done = copy.deepcopy(field), min(_WARM, steps - 1)
         for _ in _first_steps(field, signal, options, done):
             pass
-    piece = _follow(field, signal, options, [window], [steps - done], done)
+    piece = _follow(field, signal, options, [window], [steps - done], done, window_kernels(field, window))
     kernel = torch.stack([piece.curve.weights[name] * part for name, part in piece.parts.items()]).sum(dim=0)
     return Look(field, piece.curve, kernel)
 
@@ -243,7 +257,7 @@ def _behind_a_grid(field: Field, signal: Signal, options: FitOptions, windows: l
     if not later:
         iou = _iou(signal, [_held_residual(field, w) for w in windows], windows)
         return Curve(measured[:, 0].astype(int), measured[:, 1], measured[:, 2], 0 * measured[:, 2], {}, {}, iou)
-    groups = [[window] for window in chosen]
+    groups = _alike(chosen)
     curve = _mean_curve(signal, [_follow(field, signal, options, group, later, warm) for group in groups], groups)
     curve = _scaled(curve, _relative_roughness(windows, chosen))
     return Curve(
@@ -307,7 +321,7 @@ def _mean_curve(signal: Signal, pieces: list[_Piece], groups: list[list[Patch]])
         mean("f0_mse"),
         last.curve.weights,
         shares(last.parts, last.curve),
-        _iou(signal, [p.curve.test_residual for p in pieces], [group[0] for group in groups]),
+        _iou(signal, [r for p in pieces for r in p.curve.test_residual], [w for group in groups for w in group]),
     )
 
 
@@ -334,14 +348,18 @@ def _follow(
     done: int = 0,
     kernels: Kernels | None = None,
 ) -> _Piece:
-    """Adam on windows with one kernel, side by side; ``done`` steps were made before."""
-    parts, parts_test, sizes = window_kernels(field, windows[0]) if kernels is None else kernels
+    """Adam on windows together; ``done`` steps were made before. ``kernels``: those of every window; None: each has its own."""
+    if kernels is None:
+        parts, parts_test, sizes = _stacked([window_kernels(field, window) for window in windows])
+        join = lambda tensors: torch.stack(list(tensors))  # noqa: E731
+    else:
+        parts, parts_test, sizes = kernels
+        join = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
     network, encoding = learning_rates(field, options)
-    side_by_side = lambda tensors: torch.cat(list(tensors), dim=1)  # noqa: E731
     channels, followed = windows[0].y.shape[1], len(windows[0].x) * len(windows)
     n_total = max(round(signal.split.n_train / windows[0].stands_for), followed)
     with torch.no_grad():
-        f0, f0_test = side_by_side(field(w.x) for w in windows), side_by_side(field(w.x_test) for w in windows)
+        f0, f0_test = join(field(w.x) for w in windows), join(field(w.x_test) for w in windows)
 
     def factor(step: int) -> float:
         now = schedule.factor(options.schedule, (step + done) / options.steps, options.final_lr)  # type: ignore[operator]
@@ -350,12 +368,12 @@ def _follow(
     curve = predict_adam(
         parts,
         sizes,
-        side_by_side(w.y for w in windows),
+        join(w.y for w in windows),
         options.steps - done,  # type: ignore[operator]
         learning_rate={name: encoding if name.startswith("encoding") else network for name in parts},
         f0=f0,
         parts_test=parts_test,
-        y_test=side_by_side(w.y_test for w in windows),
+        y_test=join(w.y_test for w in windows),
         f0_test=f0_test,
         schedule=factor,
         beta1=options.beta1,
@@ -364,13 +382,19 @@ def _follow(
         at=at,
         n_total=n_total,
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
-        patches=len(windows),
+        patches=1 if kernels is None else len(windows),
         last_layer=_last_layer(field, signal, parts),
         # What the layer contributes is a sum over all samples; a window's mean is learned more slowly than theirs.
         last_biases=_last_biases(field) if n_total == followed else None,
-        counted=side_by_side(w.counted[:, None].expand(-1, channels) for w in windows),
+        counted=join(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return _Piece(curve, parts)
+
+
+def _stacked(kernels: list[Kernels]) -> Kernels:
+    """The kernels of several windows, by part [windows, n, n]."""
+    parts, test = ({name: torch.stack([k[i][name] for k in kernels]) for name in kernels[0][i]} for i in (0, 1))
+    return parts, test, kernels[0][2]
 
 
 def _last_biases(field: Field) -> Tensor | None:

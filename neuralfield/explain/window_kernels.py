@@ -95,9 +95,13 @@ def _reached(field: Field, parts: dict[str, Tensor]) -> dict[str, int]:
 
 
 def shares(parts: dict[str, Any], last: AdamPrediction) -> dict[str, float]:
-    traces = {name: float(parts[name].diagonal().sum()) * last.weights[name] for name in parts}
+    traces = {name: float(_diagonal(parts[name]).sum()) * last.weights[name] for name in parts}
     total = sum(traces.values())
     return {name: value / total for name, value in traces.items()}
+
+
+def _diagonal(part: Any) -> Tensor:
+    return part.diagonal(dim1=-2, dim2=-1) if isinstance(part, Tensor) else part.diagonal()
 
 
 def has_grid(field: Field) -> bool:

@@ -156,30 +156,30 @@ def predict_adam(
     r_test = (
         finite("y_test", f0_test - y_test if f0_test is not None else -y_test).to(like)  # type: ignore[operator]
         if tested
-        else r[:0]
+        else r[..., :0, :]
     )
-    total = len(y) * patches if n_total is None else integer("n_total", n_total, 1)
+    columns, points = y.shape[-1], y.numel() // y.shape[-1]
+    total = points * patches if n_total is None else integer("n_total", n_total, 1)
     drawn = total if batch is None else min(integer("batch", batch, 1), total)
-    columns = y.shape[1]
     on_grid = any(isinstance(part, ToeplitzOperator) for part in parts.values())
     if f0 is not None:  # what is left of it alone follows the same steps
         kept = slice(0, 1 if on_grid else columns)
-        r = torch.cat([r, f0[:, kept].to(like)], dim=1)
-        start = r_test[:, kept] * 0 if f0_test is None else f0_test[:, kept].to(like)
-        r_test = torch.cat([r_test, start if tested else start[:0]], dim=1)
+        r = torch.cat([r, f0[..., kept].to(like)], dim=-1)
+        start = r_test[..., kept] * 0 if f0_test is None else f0_test[..., kept].to(like)
+        r_test = torch.cat([r_test, start if tested else start[..., :0, :]], dim=-1)
     moments = Moments(
-        like.new_tensor([max(sizes[name], 1) for name in names]), beta1, beta2, eps, len(y), columns,
-        total / (len(y) * patches), total / drawn - 1, _last_layer(last_layer, last_biases, names, y),
+        like.new_tensor([max(sizes[name], 1) for name in names]), beta1, beta2, eps, points, columns,
+        total / (points * patches), total / drawn - 1, _last_layer(last_layer, last_biases, names, y),
     )  # fmt: skip
     make = _on_grid if on_grid else _dense
     state, stops = make(names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like)
     factor = schedule or (lambda step: 1.0)
     rate = like.new_tensor(rates)
     wanted = sorted({*at, steps} & set(range(steps + 1)))
-    initial, rows = _mse(r[:, :columns]), []
+    initial, rows = _mse(r[..., :columns]), []
     for end in _stops(wanted, steps, *stops):
         count = end - moments.step
-        if count > 0 and _mse(state.r[:, :columns]) > _CONVERGED * initial:
+        if count > 0 and _mse(state.r[..., :columns]) > _CONVERGED * initial:
             if end <= stops[0]:
                 state.single(rate * factor(end - 1))
             else:
@@ -188,17 +188,17 @@ def predict_adam(
             moments.step = end
         if end in wanted:
             left = state.r_test()
-            own, start = left[:, :columns], left[:, columns:]
-            rows.append((end, _mse(state.r[:, :columns]), _mse(own, counted), _mse(start, counted)))
+            own, start = left[..., :columns], left[..., columns:]
+            rows.append((end, _mse(state.r[..., :columns]), _mse(own, counted), _mse(start, counted)))
     table = np.array(rows)
     weights = state.weights / state.weights.max()
     return AdamPrediction(
         table[:, 0].astype(int),
         table[:, 1],
-        table[:, 2] if len(r_test) else None,
-        table[:, 3] if len(r_test) and f0 is not None else None,
-        state.r[:, :columns],
-        state.r_test()[:, :columns] if len(r_test) else None,
+        table[:, 2] if tested else None,
+        table[:, 3] if tested and f0 is not None else None,
+        state.r[..., :columns],
+        state.r_test()[..., :columns] if tested else None,
         dict(zip(names, weights.tolist(), strict=True)),
     )
 
@@ -213,7 +213,7 @@ def _dense(
 ) -> Made:  # fmt: skip
     stacked = torch.stack([finite(f"the kernel of {name}", parts[name]).to(like) for name in names])
     if test is None:
-        rows = stacked[:, :0]
+        rows = stacked[..., :0, :]
     else:
         rows = torch.stack([finite(f"the test kernel of {name}", test[name]).to(like) for name in names])
     state = adam_dense.DenseState(stacked, rows, r, r_test, y, moments)
@@ -243,7 +243,7 @@ def _last_layer(
     before = torch.tensor([not n.startswith(layer) for n in names], device=y.device)
     bias = names.index(f"{layer}bias") if f"{layer}bias" in names else None
     if biases is not None:
-        biases = biases.detach().to(y.device, torch.float32).repeat(y.shape[1] // len(biases))
+        biases = biases.detach().to(y.device, torch.float32).repeat(y.shape[-1] // len(biases))
     return LastLayer(names.index(name), squares, before, bias, biases)
 
 
@@ -262,5 +262,5 @@ def _mse(residual: Tensor, counted: Tensor | None = None) -> float:
         return math.nan
     if counted is None:
         return float(residual.square().mean())
-    weights = counted.to(residual)[:, : residual.shape[1]]
+    weights = counted.to(residual)[..., : residual.shape[-1]]
     return float((residual.square() * weights).sum() / weights.sum())

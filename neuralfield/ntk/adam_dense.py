@@ -18,14 +18,19 @@ _DRIFT = 0.1  # of the parts' shares, beyond which the eigenpairs are worked out
 class DenseState:
     """Residuals and moments after some steps.
 
-    `y`: targets, in as many columns of r as make the loss; those behind them are carried along by the same steps.
+    **Arguments**
+
+    - `parts`, `test`: kernels by part, [parts, *windows, n, n] and [parts, *windows, m, n]: the values of one window's points
+      do not depend on those of another's, but all share their moments.
+    - `r`, `r_test`: [*windows, n, columns], [*windows, m, columns].
+    - `y`: targets, in as many columns of r as make the loss; those behind them are carried along by the same steps.
     """
 
     def __init__(self, parts: Tensor, test: Tensor, r: Tensor, r_test: Tensor, y: Tensor, moments: Moments) -> None:
-        self.parts, self.test, self.y, self.moments = parts, test, y, moments
+        self.parts, self.test, self.y, self.moments = parts.movedim(0, -3).contiguous(), test, y, moments
         self.r, self._r_test, self._pending = r, r_test, parts.new_zeros(len(parts), *r.shape)
-        self.own = slice(0, y.shape[1])
-        self.diagonals = parts.diagonal(dim1=1, dim2=2)
+        self.own = slice(0, y.shape[-1])
+        self.diagonals = parts.diagonal(dim1=-2, dim2=-1).flatten(1)
         self.momentum = torch.zeros_like(r)
         self.momentum_parts = parts.new_zeros(len(parts), *r.shape)
         self.weights = parts.new_ones(len(parts))
@@ -33,7 +38,7 @@ class DenseState:
 
     def r_test(self) -> Tensor:
         """Residuals on test points. They are brought up to date when asked for: most steps are not reported."""
-        if len(self._r_test):
+        if self._r_test.numel():
             for test, pending in zip(self.test, self._pending, strict=True):
                 self._r_test = self._r_test - test @ pending
             self._pending.zero_()
@@ -46,9 +51,9 @@ class DenseState:
         self.momentum = beta1 * self.momentum + (1 - beta1) * moments.scale * self.r
         self.momentum_parts = beta1 * self.momentum_parts + (1 - beta1) * moments.scale * products
         self.weights = moments.single(rates, square)
-        moments.grow(rates, self.weights, self.momentum[:, self.own], self.r[:, self.own], self.y)
-        self.r = self.r - torch.einsum("g,gnc->nc", self.weights, self.momentum_parts)
-        self._pending += self.weights[:, None, None] * self.momentum
+        moments.grow(rates, self.weights, self.momentum[..., self.own], self.r[..., self.own], self.y)
+        self.r = self.r - torch.einsum("g,g...->...", self.weights, self.momentum_parts)
+        self._pending += torch.einsum("g,...->g...", self.weights, self.momentum)
 
     def interval(self, rates: Tensor, count: int) -> None:
         """``count`` steps at once; ``rates`` are summed over them. The weights are those of the interval's middle."""
@@ -60,22 +65,22 @@ class DenseState:
         self.r = start
         integral, scale = self._exponential(rates, count, middle)
         weights = scale * self.basis_weights
-        self._pending += weights[:, None, None] * integral
+        self._pending += torch.einsum("g,...->g...", weights, integral)
         self.moments.advance(middle, count)
-        ends = start[:, self.own], self.r[:, self.own]
-        self.moments.grow_over(rates, weights, integral[:, self.own], ends, self.y, count)
+        ends = start[..., self.own], self.r[..., self.own]
+        self.moments.grow_over(rates, weights, integral[..., self.own], ends, self.y, count)
 
     def _products(self) -> Tensor:
         """K_g r of every part, one matrix product for all."""
-        groups, n, _ = self.parts.shape
-        return (self.parts.reshape(groups * n, n) @ self.r).reshape(groups, n, -1)
+        groups, n, _ = self.parts.shape[-3:]
+        return (self.parts.flatten(-3, -2) @ self.r).unflatten(-2, (groups, n)).movedim(-3, 0)
 
     def _square(self, products: Tensor) -> Tensor:
         """The mean square of each part's gradient, from :meth:`_products`."""
-        r = self.r[:, self.own]
-        forms = (products[:, :, self.own] * r).sum(dim=(1, 2)).clamp_min(0)
+        r = self.r[..., self.own]
+        forms = (products[..., self.own] * r).flatten(1).sum(dim=1).clamp_min(0)
         if self.moments.noise:
-            forms = forms + self.moments.noise * (self.diagonals @ r.square().sum(dim=1))
+            forms = forms + self.moments.noise * (self.diagonals @ r.square().sum(dim=-1).flatten())
         return self.moments.square(forms)
 
     def _exponential(self, rates: Tensor, count: int, square: Tensor) -> tuple[Tensor, float]:
@@ -83,10 +88,10 @@ class DenseState:
         moments = self.moments
         self.weights = moments.middle(rates, square, count)
         values, vectors, scale = self._modes(square * moments.sizes / moments.gain)
-        modes = vectors.T @ self.r
+        modes = vectors.mT @ self.r
         exponents = count * decay(scale * values / count, moments.beta1)
-        self.r = vectors @ (torch.exp(-exponents)[:, None] * modes)
-        return vectors @ ((-torch.expm1(-exponents) / (scale * values))[:, None] * modes), scale
+        self.r = vectors @ (torch.exp(-exponents)[..., None] * modes)
+        return vectors @ ((-torch.expm1(-exponents) / (scale * values))[..., None] * modes), scale
 
     def _modes(self, energy: Tensor) -> tuple[Tensor, Tensor, float]:
         """Eigenpairs of the sum that trains, up to a factor, which is returned: the last ones as long as they will do."""
@@ -97,9 +102,9 @@ class DenseState:
             scale = float(now.sum() / then.sum())
             if float((now - scale * then).abs().sum() / now.sum()) < _DRIFT:
                 return values, vectors, scale
-        values, vectors = torch.linalg.eigh(torch.einsum("g,gnm->nm", self.weights, self.parts))
+        values, vectors = torch.linalg.eigh(torch.einsum("g,...gnm->...nm", self.weights, self.parts))
         # Directions that float32 cannot tell from zero do not move.
-        values = values.clamp_min(torch.finfo(values.dtype).eps * float(values[-1]))
+        values = values.clamp_min(torch.finfo(values.dtype).eps * float(values.max()))
         self.basis = values, vectors, self.weights
         return values, vectors, 1.0
 

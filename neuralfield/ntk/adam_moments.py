@@ -88,9 +88,9 @@ class Moments:
         self,
         rates: Float[Tensor, " parts"],
         weights: Float[Tensor, " parts"],
-        momentum: Float[Tensor, "n columns"],
-        r: Float[Tensor, "n columns"],
-        y: Float[Tensor, "n columns"],
+        momentum: Float[Tensor, "*points columns"],
+        r: Float[Tensor, "*points columns"],
+        y: Float[Tensor, "*points columns"],
     ) -> None:
         r"""Let the last layer grow in a step, after :meth:`single`.
 
@@ -115,9 +115,9 @@ class Moments:
         self,
         rates: Float[Tensor, " parts"],
         weights: Float[Tensor, " parts"],
-        integral: Float[Tensor, "n columns"],
-        ends: tuple[Float[Tensor, "n columns"], Float[Tensor, "n columns"]],
-        y: Float[Tensor, "n columns"],
+        integral: Float[Tensor, "*points columns"],
+        ends: tuple[Float[Tensor, "*points columns"], Float[Tensor, "*points columns"]],
+        y: Float[Tensor, "*points columns"],
         count: int,
     ) -> None:
         """Let the last layer grow over ``count`` steps, after :meth:`advance`; ``rates`` are summed over them.
@@ -137,7 +137,7 @@ class Moments:
             return
         part, bias, before = self.last.part, self.last.bias, self._squares
         if self._biases is not None and bias is not None:
-            self._biases = self._biases - weights[bias] * moved.sum(dim=0)
+            self._biases = self._biases - weights[bias] * moved.flatten(0, -2).sum(dim=0)
         self._squares -= 2 * self.ratio * float(weights[part]) * along
         self._squares += float(self.sizes[part] * rates[part] ** 2) / count
         self._squares = max(self._squares, _LEAST * self.last.squares)
