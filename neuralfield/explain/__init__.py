@@ -5,9 +5,10 @@ from neuralfield.explain.api import explain
 from neuralfield.explain.auto import AutoEncoding, AutoSigma, encoding_for, sigma_for
 from neuralfield.explain.auto_resolution import AutoLevels, AutoResolution, resolution_for
 from neuralfield.explain.bands import Bands
+from neuralfield.explain.curves import Curve
 from neuralfield.explain.explanation import Candidate, Explanation, KernelView, SigmaCurve, Verdict
 from neuralfield.explain.patches import Patch, patches
-from neuralfield.explain.predictor import Curve, predict
+from neuralfield.explain.predictor import predict
 from neuralfield.explain.sweep import SweepExplanation, explain_sweep
 
 __all__ = [

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator, PchipInterpolator, RectBivariateSpline
 
 from neuralfield.explain.baselines_3d import interpolation_psnr
+from neuralfield.explain.curves import psnr
 from neuralfield.explain.explanation import SigmaCurve
 from neuralfield.explain.patches import Patch, whole
-from neuralfield.explain.predictor import psnr
 from neuralfield.signals.base import Signal
 from neuralfield.signals.holdout import RandomSplit
 

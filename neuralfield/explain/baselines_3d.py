@@ -9,8 +9,8 @@ from jaxtyping import Float
 from scipy.interpolate import LinearNDInterpolator, RBFInterpolator, RegularGridInterpolator, make_interp_spline
 from scipy.spatial import cKDTree
 
+from neuralfield.explain.curves import psnr
 from neuralfield.explain.patches import Patch
-from neuralfield.explain.predictor import psnr
 
 Values = Float[np.ndarray, "m channels"]
 

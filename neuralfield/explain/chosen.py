@@ -17,6 +17,7 @@ from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.base import Signal
 
 _MOST = 2**12  # training samples: some tenths of a second for a prediction
+_FIRST = 16  # real steps behind a hash grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,5 +71,7 @@ def heldout_at_budget(
     one = setting(judge, encoding, network, seed)
     field = one.build(judge, seed, torch.device("cpu"))
     return float(
-        predict(field, judge, one.options(options, device), windows, [budget(options)], wide, _MOST).heldout_psnr[-1]
+        predict(
+            field, judge, one.options(options, device), windows, [budget(options)], wide, _MOST, _FIRST
+        ).heldout_psnr[-1]
     )

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from neuralfield.errors import ConfigError
 from neuralfield.explain.after import After
 from neuralfield.explain.bands import Bands
+from neuralfield.explain.curves import Curve
 from neuralfield.explain.patches import Patch
-from neuralfield.explain.predictor import Curve
 from neuralfield.explain.words import words
 from neuralfield.field import Field
 from neuralfield.files import write_json

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +28,10 @@ from torch import Tensor
 
 from neuralfield.encodings import Identity
 from neuralfield.errors import DivergedError
+from neuralfield.explain.judge import judge_of, spread
+from neuralfield.explain.one_result import OneResult
 from neuralfield.field import Field
 from neuralfield.fitting import optimizer, schedule
-from neuralfield.fitting.evaluation import evaluate
 from neuralfield.fitting.options import FitOptions
 from neuralfield.networks import MLP
 from neuralfield.ntk.empirical import empirical_parts
@@ -44,7 +44,6 @@ _FEWEST = 8  # cells along an image's side, where they hold four samples or more
 _SHIFTS = 16  # places of the lattice, in turn
 _SPREAD = (0.7548776662466927, 0.5698402909980532)  # 1/p and 1/p^2 with p^3 = p + 1: see shifts
 _SEEN = 2**16  # samples that the means of one lattice are taken over, at most
-_JUDGED, _JUDGED_LAST = 2**10, 2**13  # samples on which the copy is judged on the way and at the end
 _TRACED = 256  # samples on which the kernel's trace is taken
 _WAVES = ("sine", "gaussian")  # activations that make detail without an encoding
 
@@ -106,28 +105,15 @@ def small_fit(
     field, steps = copy.deepcopy(field), options.steps
     lattices = list(shifted_cells(signal, along(signal, options, most), field.device))
     adam = optimizer.build(field, options)
-    judges = {
-        name: (_judge(signal, samples, _JUDGED), _judge(signal, samples, _JUDGED_LAST))
-        for name, samples in (
-            ("train", SampleSet(signal.split.n_train, signal.split.train)),
-            ("heldout", SampleSet(signal.split.n_heldout, signal.split.heldout)),
-        )
-    }
+    judge = judge_of(signal)
     at = sorted({step for step in at if step < steps} | {steps})
-    found: dict[str, list[float]] = {name: [] for name in judges}
     with torch.enable_grad(), _one_thread():
         for step in range(steps + 1):
             if step in at:
-                for name, (few, _) in judges.items():
-                    found[name].append(_error(field, *few))
-                    _finite(found[name][-1], step, adam)
+                _finite(judge.look(field), step, adam)
             if step < steps:
                 _train_step(field, adam, lattices[step % _SHIFTS], options, step)
-    # The few on which the way was measured may be smoother or rougher than the many.
-    errors = {
-        name: np.array(found[name]) * (_error(field, *many) / max(_error(field, *few), 1e-30))
-        for name, (few, many) in judges.items()
-    }
+    errors = judge.errors(field)
     weights = _weights(field, adam, options)
     return SmallFit(field, np.array(at), errors["train"], errors["heldout"], weights, _energy(field, signal, weights))
 
@@ -143,33 +129,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Last:
-    """The last fit that was made, so that the curve and the pictures of a field cost one."""
-
-    def __init__(self, field: Field, signal: ImageSignal, options: FitOptions, fit: SmallFit) -> None:
-        self.state = {name: value.detach().clone() for name, value in field.state_dict().items()}
-        self.config, self.signal, self.options, self.fit = field.config, weakref.ref(signal), options, fit
-
-    def serves(self, field: Field, signal: ImageSignal, options: FitOptions) -> bool:
-        if self.signal() is not signal or self.options != options or self.config != field.config:
-            return False
-        return all(torch.equal(self.state[name].to(value), value) for name, value in field.state_dict().items())
-
-
-_last: list[_Last] = []
+_last: OneResult[SmallFit] = OneResult()
 
 
 def remember(field: Field, signal: ImageSignal, options: FitOptions, fit: SmallFit) -> SmallFit:
     """Keep a fit of a field, and no other, for :func:`remembered`."""
-    _last[:] = [_Last(field, signal, options, fit)]
-    return fit
+    return _last.keep(field, signal, options, fit)
 
 
 def remembered(field: Field, signal: ImageSignal, options: FitOptions) -> SmallFit:
     """The fit that was made last, if it was of this field at these weights with these options; else a new one."""
-    if _last and _last[0].serves(field, signal, options):
-        return _last[0].fit
-    return remember(field, signal, options, small_fit(field, signal, options))
+    found = _last.find(field, signal, options)
+    return remember(field, signal, options, small_fit(field, signal, options)) if found is None else found
 
 
 def along(signal: ImageSignal, options: FitOptions, most: int | None = None) -> tuple[float, float]:
@@ -232,20 +203,6 @@ def _train_step(field: Field, adam: torch.optim.Adam, at: Cells, options: FitOpt
     adam.step()
 
 
-def _judge(signal: Signal, samples: SampleSet, most: int) -> tuple[Tensor, Tensor]:
-    """Coordinates and values of evenly spread samples."""
-    index = samples.index(StratifiedBatches(samples.n, most).batch(0))
-    return signal.coordinates(index), signal.values(index).float()
-
-
-def _error(field: Field, x: Tensor, y: Tensor) -> float:
-    """Mean square between values clamped to [0, 1], which is what PSNR is of; not a number if any is infinite."""
-    found = evaluate(field, x)
-    if not bool(found.isfinite().all()):
-        return math.nan
-    return float((found.clamp(0, 1) - y.clamp(0, 1)).square().mean())
-
-
 def _finite(error: float, step: int, adam: torch.optim.Adam) -> None:
     if not math.isfinite(error):
         rates = ", ".join(f"{group['base_lr']:g}" for group in adam.param_groups)
@@ -269,7 +226,7 @@ def _weights(field: Field, adam: torch.optim.Adam, options: FitOptions) -> dict[
 
 
 def _energy(field: Field, signal: ImageSignal, weights: dict[str, float]) -> dict[str, float]:
-    x, _ = _judge(signal, SampleSet(signal.split.n_train, signal.split.train), _TRACED)
+    x = spread(signal, SampleSet(signal.split.n_train, signal.split.train), _TRACED).x
     parts = empirical_parts(field, x.to(field.device))
     traces = {name: weights[name] * float(part.diagonal().sum()) for name, part in parts.items()}
     total = sum(traces.values()) or 1.0

@@ -14,9 +14,9 @@ from torch import Tensor
 from neuralfield.checks import integer
 from neuralfield.explain.after import After, Watch, moments
 from neuralfield.explain.candidates import Setting, budget
+from neuralfield.explain.curves import psnr
 from neuralfield.explain.explanation import Candidate
 from neuralfield.explain.patches import Patch
-from neuralfield.explain.predictor import psnr
 from neuralfield.field import Field
 from neuralfield.fitting.evaluation import evaluate
 from neuralfield.fitting.loop import Trainer

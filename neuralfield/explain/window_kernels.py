@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -82,16 +83,37 @@ def _frequencies(encoding: Encoding) -> Tensor | None:
     return None
 
 
+def stacked(kernels: list[Kernels]) -> Kernels:
+    """The kernels of several windows with as many points each, by part [windows, n, n]."""
+    parts, test, sizes = kernels[0]
+    return (
+        {name: torch.stack([k[0][name] for k in kernels]) for name in parts},
+        {name: torch.stack([k[1][name] for k in kernels]) for name in test},
+        sizes,
+    )
+
+
+def by_part(field: Field, parts: Iterable[str], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values that parameters have, one for each of their numbers, by part of the kernel: a table's by level."""
+    found = {}
+    for prefix, level, rows in _levels(field):
+        found[prefix + level] = values[f"{prefix}params"].flatten()[rows]
+    return {name: found[name] if name in found else values[name] for name in parts}
+
+
 def _reached(field: Field, parts: dict[str, Tensor]) -> dict[str, int]:
     """Of each level of a table, how many numbers there are; all count as reached once the lattice is finer than the cells."""
-    grids = {f"{name}." if name else "": m for name, m in field.encoding.named_modules() if isinstance(m, HashGrid)}
-    found = {}
-    for prefix, grid in grids.items():
-        for index, level in enumerate(grid.layout.levels):
-            name = f"encoding.{prefix}level{index:02d}"
-            if name in parts:
-                found[name] = level.entries * grid.layout.n_features
-    return found
+    return {prefix + level: rows.stop - rows.start for prefix, level, rows in _levels(field) if prefix + level in parts}
+
+
+def _levels(field: Field) -> Iterator[tuple[str, str, slice]]:
+    """Of each level of each grid in the encoding: the module's name with a dot, the level's, and where its numbers lie."""
+    for name, grid in field.encoding.named_modules(prefix="encoding"):
+        if isinstance(grid, HashGrid):
+            features = grid.layout.n_features
+            for index, level in enumerate(grid.layout.levels):
+                rows = slice(level.offset * features, (level.offset + level.entries) * features)
+                yield f"{name}.", f"level{index:02d}", rows
 
 
 def shares(parts: dict[str, Any], last: AdamPrediction) -> dict[str, float]:

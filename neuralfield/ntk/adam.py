@@ -47,7 +47,7 @@ from torch import Tensor
 from neuralfield.checks import integer, number
 from neuralfield.errors import ConfigError
 from neuralfield.ntk import adam_dense, adam_lattice
-from neuralfield.ntk.adam_moments import LastLayer, Moments
+from neuralfield.ntk.adam_moments import LastLayer, Moments, Start
 from neuralfield.ntk.conventions import LOSSES, finite
 from neuralfield.ntk.toeplitz import ToeplitzOperator
 from neuralfield.ntk.toeplitz_sum import ToeplitzSum
@@ -61,7 +61,8 @@ class AdamPrediction:
 
     - `steps`: when; 0 is the initial function.
     - `train_mse`, `test_mse`: mean squared errors over points and channels; test_mse is None without test points.
-    - `f0_mse`: the mean square of what the initial function leaves on test points; None without one.
+    - `f0_mse`: the mean square of what the initial function leaves on test points; None without one, or where
+      it was the function of some steps later.
     - `train_residual`, `test_residual`: f - y at the last of the steps.
     - `weights`: by part, the factor of its kernel in the sum that trains, at the last step, relative to the largest.
     """
@@ -70,8 +71,8 @@ class AdamPrediction:
     train_mse: np.ndarray
     test_mse: np.ndarray | None
     f0_mse: np.ndarray | None
-    train_residual: Float[Tensor, "n channels"]
-    test_residual: Float[Tensor, "m channels"] | None
+    train_residual: Float[Tensor, "*windows n channels"]
+    test_residual: Float[Tensor, "*windows m channels"] | None
     weights: dict[str, float]
 
     def __repr__(self) -> str:
@@ -80,22 +81,22 @@ class AdamPrediction:
         return f"AdamPrediction({self.steps[-1]} steps, {loss})"
 
 
-Part = Float[Tensor, "n n"] | ToeplitzOperator
-TestPart = Float[Tensor, "m n"] | ToeplitzOperator
+Part = Float[Tensor, "*windows n n"] | ToeplitzOperator
+TestPart = Float[Tensor, "*windows m n"] | ToeplitzOperator
 
 
 @torch.no_grad()
 def predict_adam(
     parts: Mapping[str, Part],
     sizes: Mapping[str, float],
-    y: Float[Tensor, "n channels"],
+    y: Float[Tensor, "*windows n channels"],
     steps: int,
     *,
     learning_rate: float | Mapping[str, float] = 1e-3,
-    f0: Float[Tensor, "n channels"] | None = None,
+    f0: Float[Tensor, "*windows n channels"] | None = None,
     parts_test: Mapping[str, TestPart] | None = None,
-    y_test: Float[Tensor, "m channels"] | None = None,
-    f0_test: Float[Tensor, "m channels"] | None = None,
+    y_test: Float[Tensor, "*windows m channels"] | None = None,
+    f0_test: Float[Tensor, "*windows m channels"] | None = None,
     schedule: Callable[[int], float] | None = None,
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -104,9 +105,10 @@ def predict_adam(
     n_total: int | None = None,
     batch: int | None = None,
     patches: int = 1,
-    counted: Float[Tensor, "m channels"] | None = None,
+    counted: Float[Tensor, "*windows m channels"] | None = None,
     last_layer: tuple[str, float] | None = None,
     last_biases: Float[Tensor, " outputs"] | None = None,
+    start: Start | None = None,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
 
@@ -115,7 +117,8 @@ def predict_adam(
     - `parts`: kernels of the parameter tensors by name, traced over outputs (their mean); see
       :func:`~neuralfield.ntk.empirical.empirical_parts` and :func:`~neuralfield.ntk.kernel_parts.kernel_parts`. Matrices,
       or operators on one grid (:func:`~neuralfield.ntk.lattice_parts.lattice_parts`), which take hundreds of thousands of
-      points.
+      points. Matrices may have an axis of windows before their own, and so may all values: points of different windows then
+      have nothing to do with each other but the moments of the parameters that they share.
     - `sizes`: how many numbers each tensor holds; of a table those that the training points reach.
     - `y`, `f0`: targets and initial values on the training points; None is zero. On a grid the first output's initial values
       stand for all outputs' in `f0_mse`: they are alike, and carrying one along costs less.
@@ -134,6 +137,8 @@ def predict_adam(
     - `last_layer`: the part that is the last layer's weight matrix, and the sum of its squares at the start: the kernels of
       the parts before it then grow with it. None: all kernels stand still. `last_biases`: one patch's, at the start,
       where its outputs are the field's; None: it grows by its steps alone.
+    - `start`: where Adam stands when it is not at its first step; `f0` is the function then, and `steps`, `schedule` and `at`
+      count from there. Its first moment is taken to be the gradient of now.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
     """
@@ -158,45 +163,49 @@ def predict_adam(
         if tested
         else r[..., :0, :]
     )
-    columns, points = y.shape[-1], y.numel() // y.shape[-1]
+    columns, points = y.shape[-1], y.shape[:-1].numel()
     total = points * patches if n_total is None else integer("n_total", n_total, 1)
     drawn = total if batch is None else min(integer("batch", batch, 1), total)
     on_grid = any(isinstance(part, ToeplitzOperator) for part in parts.values())
-    if f0 is not None:  # what is left of it alone follows the same steps
+    carried = f0 is not None and start is None
+    if carried:  # what is left of it alone follows the same steps
         kept = slice(0, 1 if on_grid else columns)
         r = torch.cat([r, f0[..., kept].to(like)], dim=-1)
-        start = r_test[..., kept] * 0 if f0_test is None else f0_test[..., kept].to(like)
-        r_test = torch.cat([r_test, start if tested else start[..., :0, :]], dim=-1)
+        left = r_test[..., kept] * 0 if f0_test is None else f0_test[..., kept].to(like)
+        r_test = torch.cat([r_test, left if tested else left[..., :0, :]], dim=-1)
     moments = Moments(
         like.new_tensor([max(sizes[name], 1) for name in names]), beta1, beta2, eps, points, columns,
         total / (points * patches), total / drawn - 1, _last_layer(last_layer, last_biases, names, y),
     )  # fmt: skip
     make = _on_grid if on_grid else _dense
-    state, stops = make(names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like)
+    state, (single, growth) = make(names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like)
+    done = 0
+    if start is not None:
+        done, single = integer("start.steps", start.steps, 1), 0
+        moments.begin(done, like.new_tensor([start.second_moments[name] for name in names]))
     factor = schedule or (lambda step: 1.0)
     rate = like.new_tensor(rates)
     wanted = sorted({*at, steps} & set(range(steps + 1)))
     initial, rows = _mse(r[..., :columns]), []
-    for end in _stops(wanted, steps, *stops):
-        count = end - moments.step
+    for end in _stops(wanted, steps, single, growth, done):
+        count = end + done - moments.step
         if count > 0 and _mse(state.r[..., :columns]) > _CONVERGED * initial:
-            if end <= stops[0]:
+            if end <= single:
                 state.single(rate * factor(end - 1))
             else:
-                state.interval(rate * sum(factor(step) for step in range(moments.step, end)), count)
+                state.interval(rate * sum(factor(step) for step in range(end - count, end)), count)
         else:
-            moments.step = end
+            moments.step = end + done
         if end in wanted:
-            left = state.r_test()
-            own, start = left[..., :columns], left[..., columns:]
-            rows.append((end, _mse(state.r[..., :columns]), _mse(own, counted), _mse(start, counted)))
+            own, of_f0 = state.r_test().tensor_split([columns], dim=-1)
+            rows.append((end, _mse(state.r[..., :columns]), _mse(own, counted), _mse(of_f0, counted)))
     table = np.array(rows)
     weights = state.weights / state.weights.max()
     return AdamPrediction(
         table[:, 0].astype(int),
         table[:, 1],
         table[:, 2] if tested else None,
-        table[:, 3] if tested and f0 is not None else None,
+        table[:, 3] if tested and carried else None,
         state.r[..., :columns],
         state.r_test()[..., :columns] if tested else None,
         dict(zip(names, weights.tolist(), strict=True)),
@@ -247,13 +256,13 @@ def _last_layer(
     return LastLayer(names.index(name), squares, before, bias, biases)
 
 
-def _stops(wanted: list[int], steps: int, single: int, growth: float) -> list[int]:
+def _stops(wanted: list[int], steps: int, single: int, growth: float, done: int) -> list[int]:
     """Where the simulation halts: after every one of the first steps, then at growing intervals and where it is asked."""
     stops = set(range(min(single, steps) + 1)) | set(wanted)
-    place = float(single)
-    while place < steps:
+    place = float(single + done)
+    while place < steps + done:
         place *= growth
-        stops.add(min(math.ceil(place), steps))
+        stops.add(min(math.ceil(place) - done, steps))
     return sorted(stops)
 
 

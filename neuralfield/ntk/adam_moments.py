@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +30,20 @@ class LastLayer:
     biases: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Start:
+    """Adam in the middle of a fit.
+
+    - `steps`: how many were made.
+    - `second_moments`: by part, the mean over its numbers of what Adam keeps of squared gradients, bias and all.
+    """
+
+    steps: int
+    second_moments: Mapping[str, float]
+
+
 class Moments:
-    """What Adam keeps of every part, and the last layer's growth.
+    """What Adam keeps of every part, and the last layer's growth. Its `step` counts all steps of the fit.
 
     **Arguments**
 
@@ -57,6 +70,10 @@ class Moments:
         self.v, self.gain, self.step = torch.zeros_like(sizes), torch.ones_like(sizes), 0
         self._squares, self._slope = (0.0 if last is None else last.squares), 0.0
         self._biases, self._then = (None if last is None else last.biases), 0.0
+
+    def begin(self, step: int, second: Float[Tensor, " parts"]) -> None:
+        """Stand where Adam stands after some steps."""
+        self.step, self.v = step, second
 
     def square(self, forms: Float[Tensor, " parts"]) -> Float[Tensor, " parts"]:
         r"""The mean square of each part's gradient, from $r^\top K_g r$ and what batches add to it."""

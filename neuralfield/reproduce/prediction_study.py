@@ -17,8 +17,9 @@ from neuralfield.explain.api import WINDOWS
 from neuralfield.explain.auto import AutoSigma, sigma_for
 from neuralfield.explain.baselines import bicubic_psnr
 from neuralfield.explain.candidates import Setting, judged, setting
+from neuralfield.explain.curves import Curve, powers
 from neuralfield.explain.patches import Patch, patches, whole
-from neuralfield.explain.predictor import Curve, powers, predict
+from neuralfield.explain.predictor import predict
 from neuralfield.explain.verify import SHORT
 from neuralfield.explain.words import words
 from neuralfield.fitting.options import FitOptions

@@ -20,7 +20,7 @@ import torch
 from neuralfield.encodings import Encoding
 from neuralfield.errors import ConfigError
 from neuralfield.explain.candidates import Setting, budget
-from neuralfield.explain.predictor import powers
+from neuralfield.explain.curves import powers
 from neuralfield.files import write_json
 from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions

@@ -6,9 +6,9 @@ import numpy as np
 
 from neuralfield.explain.after import After, Moment
 from neuralfield.explain.bands import Bands
+from neuralfield.explain.curves import Curve, powers
 from neuralfield.explain.explanation import Candidate, Explanation, KernelView, SigmaCurve, Verdict
 from neuralfield.explain.patches import patches
-from neuralfield.explain.predictor import Curve, powers
 from neuralfield.signals.image import ImageSignal
 
 STEPS = 1000

@@ -11,10 +11,11 @@ from torch import nn
 
 import neuralfield as nf
 from neuralfield.errors import ConfigError
-from neuralfield.explain import predictor, small_fit
+from neuralfield.explain import follow, predictor, small_fit
 from neuralfield.explain.candidates import Setting, setting
+from neuralfield.explain.curves import powers
 from neuralfield.explain.patches import patches
-from neuralfield.explain.predictor import look, powers, predict
+from neuralfield.explain.predictor import look, predict
 from neuralfield.explain.verify import train
 from neuralfield.explain.window_kernels import covered
 from neuralfield.fitting.options import FitOptions
@@ -146,7 +147,7 @@ def test_the_last_layer_grows_where_parameters_are_plenty() -> None:
         field = setting(signal, one, {"width": 64, "depth": 2}).build(signal, 0, CPU)
         assert (field.n_parameters > 5 * signal.split.n_train * 3) == plenty
         parts = {"network.layers.2.weight": torch.eye(2)}
-        found = predictor._last_layer(field, signal, parts)
+        found = follow._last_layer(field, signal, parts)
         assert (found is not None) == plenty
         if found is not None:
             weight = field.network.layers[-1].weight  # type: ignore[union-attr, index]
