@@ -95,6 +95,7 @@ def follow(
         # What the layer contributes is a sum over all samples; a window's mean is learned more slowly than theirs.
         last_biases=_last_biases(field) if n_total == followed else None,
         start=None if begun is None else begun.start(parts),
+        limits=(0.0, 1.0) if signal.type != "shape" else None,
         counted=join(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return Piece(curve, parts)

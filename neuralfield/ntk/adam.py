@@ -109,6 +109,7 @@ def predict_adam(
     last_layer: tuple[str, float] | None = None,
     last_biases: Float[Tensor, " outputs"] | None = None,
     start: Start | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
 
@@ -139,6 +140,7 @@ def predict_adam(
       where its outputs are the field's; None: it grows by its steps alone.
     - `start`: where Adam stands when it is not at its first step; `f0` is the function then, and `steps`, `schedule` and `at`
       count from there. Its first moment is taken to be the gradient of now.
+    - `limits`: errors are those of values clamped to this range, as PSNR is of values in [0, 1]; the path is the same.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
     """
@@ -198,7 +200,8 @@ def predict_adam(
             moments.step = end + done
         if end in wanted:
             own, of_f0 = state.r_test().tensor_split([columns], dim=-1)
-            rows.append((end, _mse(state.r[..., :columns]), _mse(own, counted), _mse(of_f0, counted)))
+            train, test = _clamped(state.r[..., :columns], y, limits), _clamped(own, y_test, limits)
+            rows.append((end, _mse(train), _mse(test, counted), _mse(of_f0, counted)))
     table = np.array(rows)
     weights = state.weights / state.weights.max()
     return AdamPrediction(
@@ -264,6 +267,13 @@ def _stops(wanted: list[int], steps: int, single: int, growth: float, done: int)
         place *= growth
         stops.add(min(math.ceil(place) - done, steps))
     return sorted(stops)
+
+
+def _clamped(residual: Tensor, y: Tensor | None, limits: tuple[float, float] | None) -> Tensor:
+    """The residual of clamped values."""
+    if limits is None or y is None or not residual.numel():
+        return residual
+    return (residual + y).clamp(*limits) - y.clamp(*limits)
 
 
 def _mse(residual: Tensor, counted: Tensor | None = None) -> float:
