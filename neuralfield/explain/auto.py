@@ -64,10 +64,12 @@ class AutoEncoding:
         return f"encoding=auto took {self.name}: predicted held-out PSNR in dB: {values} ({self.seconds:.1f} s)"
 
 
-def smallest_good(sigmas: list[float], psnr: list[float]) -> tuple[float, float, float, tuple[float, float]]:
-    """The smallest sigma within 0.1 dB of the maximum of the curve through predictions.
+def middle_good(sigmas: list[float], psnr: list[float]) -> tuple[float, float, float, tuple[float, float]]:
+    """The middle, in octaves, of the range around the maximum in which the curve through predictions is within 0.1 dB of it.
 
-    **Returns** it (of two digits), the maximum, where that is, and the range within 0.1 dB around it.
+    Where the curve is flat predictions cannot tell, and errors on either side of the range do least harm in its middle.
+
+    **Returns** it (of two digits), the maximum, where that is, and the range.
     """
     if len(sigmas) == 1:
         return sigmas[0], psnr[0], sigmas[0], (sigmas[0], sigmas[0])
@@ -78,9 +80,8 @@ def smallest_good(sigmas: list[float], psnr: list[float]) -> tuple[float, float,
     good = curve >= curve[top] - TOLERANCE
     low = top - int(np.argmin(good[top::-1])) + 1 if not good[: top + 1].all() else 0
     high = top + int(np.argmin(good[top:])) - 1 if not good[top:].all() else len(fine) - 1
-    smallest = fine[int(np.argmax(good))]
     two = lambda value: float(f"{2.0**value:.2g}")  # noqa: E731
-    return two(smallest), float(curve[top]), two(fine[top]), (two(fine[low]), two(fine[high]))
+    return two((fine[low] + fine[high]) / 2), float(curve[top]), two(fine[top]), (two(fine[low]), two(fine[high]))
 
 
 def search(evaluate: Callable[[float], float], start: list[float]) -> tuple[list[float], list[float]]:
@@ -95,14 +96,16 @@ def search(evaluate: Callable[[float], float], start: list[float]) -> tuple[list
         found |= {sigma: evaluate(sigma) for sigma in wanted}
     for sigma in (best / math.sqrt(2), best * math.sqrt(2)):
         found[sigma] = evaluate(sigma)
-    # The rule looks below the maximum, where the curve may be flat for octaves.
+    # The curve may be flat for octaves, and the rule asks where that ends.
     while True:
-        smallest, maximum, _, _ = smallest_good(*_sorted(found))
-        least = min(found)
-        if found[least] < maximum - TOLERANCE or least / 2 < low or smallest > least:
-            break
-        found[least / 2] = evaluate(least / 2)
-    return _sorted(found)
+        _, _, _, (first, last) = middle_good(*_sorted(found))
+        least, most = min(found), max(found)
+        if first <= 1.01 * least and least / 2 >= low:
+            found[least / 2] = evaluate(least / 2)
+        elif last >= 0.99 * most and most * 2 <= high:
+            found[most * 2] = evaluate(most * 2)
+        else:
+            return _sorted(found)
 
 
 def sigma_for(
@@ -113,7 +116,7 @@ def sigma_for(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> AutoSigma:
-    """The smallest bandwidth whose predicted held-out PSNR at the budget is within 0.1 dB of the highest.
+    """The middle of the bandwidths whose predicted held-out PSNR at the budget is within 0.1 dB of the highest.
 
     **Arguments**
 
@@ -135,7 +138,7 @@ def sigma_for(
         sigmas, psnr = search(evaluate, octaves(judge))
     except ConfigError as error:
         raise ConfigError(f"encoding.sigma=auto: {error}; or give sigma a number, such as 10") from error
-    sigma, maximum, at, flat = smallest_good(sigmas, psnr)
+    sigma, maximum, at, flat = middle_good(sigmas, psnr)
     return AutoSigma(
         sigma=sigma, sigmas=sigmas, heldout_psnr=psnr, maximum=maximum, at=at, flat=flat, steps=steps,
         seconds=time.perf_counter() - began, assumed_holdout=assumed, sample=words(judge).sample, note=stands_in(judge),

@@ -42,7 +42,7 @@ def choose(candidates: Sequence[Candidate], within: float = UNCERTAINTY) -> Choi
     """Of the candidates whose held-out PSNR is `within` dB of the highest: the simplest, then the cheapest.
 
     Measured values count where all have one, and then differences of 0.1 dB do. Among bandwidths of Fourier features, whose
-    predictions err together, the smallest within 0.1 dB of their highest is taken; else the highest prediction of a kind.
+    predictions err together, the middle one within 0.1 dB of their highest is taken; else the highest prediction of a kind.
 
     Raises :class:`~neuralfield.errors.ConfigError` without a candidate.
     """
@@ -57,7 +57,7 @@ def choose(candidates: Sequence[Candidate], within: float = UNCERTAINTY) -> Choi
     best = min(kinds.values(), key=lambda c: (rank(_kind(c)), c.n_parameters))
     if _kind(best) == "fourier":
         near = [c for c in ordered if _kind(c) == "fourier" and _quality(c) >= _quality(best) - TOLERANCE]
-        best = min(near, key=_sigma)
+        best = sorted(near, key=_sigma)[(len(near) - 1) // 2]
     others = [c for c in ordered if _kind(c) != _kind(best)]
     margin = _quality(best) - _quality(others[0]) if others else 0.0
     return Choice(best, equals, margin)

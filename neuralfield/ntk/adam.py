@@ -28,6 +28,12 @@ up to how far f moves within the memory of the first moment (:meth:`.adam_moment
 as long as a smooth encoding is at work on an image, and for a few steps only where training pixels are soon learned by heart.
 The third term is Adam's own: each of the P numbers moves by about $\eta$, back and forth, $P \eta^2$ a step.
 
+Where residuals have become small, so have the second moments, and steps would grow without bound. They do not: when the
+largest eigenvalue of $\sum_g w_g K_g \tfrac{2}{nC}$ reaches $2 (1 + \beta_1) / (1 - \beta_1)$, 38 for $\beta_1 = 0.9$, the
+function begins to swing along the first eigenvector, gradients grow, and training stays at that edge of stability (Cohen et
+al. 2022, "Adaptive gradient methods at the edge of stability"). What the swing adds to the second moments is just as much as
+that takes; its own error, which the falling rate ends, is left out.
+
 The first steps are made one by one: momentum makes them swing. Later the weights $w_g$ move slowly, and an interval of steps
 is one matrix exponential.
 """
@@ -170,7 +176,7 @@ def predict_adam(
     drawn = total if batch is None else min(integer("batch", batch, 1), total)
     on_grid = any(isinstance(part, ToeplitzOperator) for part in parts.values())
     carried = f0 is not None and start is None
-    if carried:  # what is left of it alone follows the same steps
+    if f0 is not None and carried:  # what is left of it alone follows the same steps
         kept = slice(0, 1 if on_grid else columns)
         r = torch.cat([r, f0[..., kept].to(like)], dim=-1)
         left = r_test[..., kept] * 0 if f0_test is None else f0_test[..., kept].to(like)

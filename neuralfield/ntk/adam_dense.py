@@ -66,6 +66,8 @@ class DenseState:
         # The gradients' size halfway is taken as the geometric mean of both ends, the second found by a trial.
         middle = torch.sqrt(before * self._square(self._products()))
         self.r = start
+        if self.moments.ratio == 1:  # the first eigenvector of a window says nothing of that of all samples
+            middle = self.moments.bounded(rates, middle, self._top(), count)
         integral, scale = self._exponential(rates, count, middle)
         weights = scale * self.basis_weights
         self._pending += torch.einsum("g,...->g...", weights, integral)
@@ -85,6 +87,17 @@ class DenseState:
         if self.moments.noise:
             forms = forms + self.moments.noise * (self.diagonals @ r.square().sum(dim=-1).flatten())
         return self.moments.square(forms)
+
+    def _top(self) -> Tensor:
+        """The form of every part at the first eigenvector of their sum."""
+        assert self.basis is not None
+        values, vectors, _ = self.basis
+        window = int(values[..., -1].flatten().argmax())
+        parts, u = (
+            self.parts.reshape(-1, *self.parts.shape[-3:])[window],
+            vectors.reshape(-1, *vectors.shape[-2:])[window],
+        )
+        return torch.einsum("n,ngm,m->g", u[:, -1], parts, u[:, -1])
 
     def _exponential(self, rates: Tensor, count: int, square: Tensor) -> tuple[Tensor, float]:
         """Advance r; returns its integral over the interval, which has length 1, and the factor of the basis's weights."""

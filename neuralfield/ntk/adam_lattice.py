@@ -18,6 +18,7 @@ from neuralfield.ntk.toeplitz_sum import ToeplitzSum
 SINGLE_STEPS = 128  # up to there an interval would take as many products as it has steps
 GROWTH = 1.3  # of the step number over one interval
 _TOLERANCE = 1e-3  # of the residual at an interval's start
+_POWERS = 3  # products for the first eigenvector
 _PRODUCTS = 60  # of one interval at most
 
 
@@ -33,6 +34,7 @@ class LatticeState:
         self.diagonal = parts.diagonal()
         self.momentum, self.momentum_own = torch.zeros_like(parts.transform(r)), torch.zeros_like(y)
         self.weights = torch.ones_like(self.diagonal)
+        self._first = torch.ones_like(r[:, :1])
         self._before: tuple[float, Tensor] | None = None
 
     def r_test(self) -> Tensor:
@@ -56,6 +58,7 @@ class LatticeState:
         moments, start = self.moments, self.r
         before = self._square(self.parts.transform(start))
         middle = before * self._decline(before, count) ** 0.5
+        middle = moments.bounded(rates, middle, self._top(moments.middle(rates, middle, count)), count)
         self.weights = moments.middle(rates, middle, count)
         with warnings.catch_warnings():
             # Past the limit what is left is directions of small eigenvalues, which have hardly moved.
@@ -78,6 +81,13 @@ class LatticeState:
         if self.moments.noise:
             forms = forms + self.moments.noise * self.diagonal * self.r[:, self.own].square().sum()
         return self.moments.square(forms)
+
+    def _top(self, weights: Tensor) -> Tensor:
+        """The form of every part at the first eigenvector of their sum, which hardly turns from one interval to the next."""
+        for _ in range(_POWERS):
+            found = self.parts.product(self.parts.transform(self._first), weights)
+            self._first = found / found.norm()
+        return self.parts.forms(self.parts.transform(self._first))
 
     def _decline(self, now: Tensor, count: int) -> Tensor:
         """By what factor gradients' mean squares will change over the interval: as a power of the step number, as before."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_HALVINGS = 10  # of the search for an amplitude
 _LEAST = 0.01  # of the last layer's squares: the identity holds for small steps, and never makes it vanish
 
 
@@ -95,6 +96,37 @@ class Moments:
         if self.last is not None:  # it goes on growing as a power of the step number, as in the last interval
             gain = torch.where(self.last.before, gain * (1 + count / self.step) ** (self._slope / 2), gain)
         return self.scale * gain * rates / (self._root(v, self.step + count / 2) + self.eps)
+
+    def bounded(
+        self, rates: Float[Tensor, " parts"], square: Float[Tensor, " parts"], top: Float[Tensor, " parts"], count: int
+    ) -> Float[Tensor, " parts"]:
+        r"""The gradients' mean square over ``count`` steps to come, with what an oscillation adds to it where steps would
+        otherwise be too large.
+
+        Steps are stable as long as the largest eigenvalue of the kernel that trains is below
+        $2 (1 + \beta_1) / (1 - \beta_1)$ a step. Beyond it the function swings along that kernel's first eigenvector until
+        gradients, and with them the second moments, have grown so much that it is stable again: training stays at that edge
+        (see :mod:`.adam`).
+
+        **Arguments**
+
+        - `square`: of the residual that is left; `rates`: summed over the steps.
+        - `top`: $u^\top K_g u$ of every part, with the first eigenvector u.
+        """
+        most, swing = 2 * (1 + self.beta1) / (1 - self.beta1) * count, self.square(top)
+
+        def too_fast(amplitude: float) -> bool:
+            return float((self.middle(rates, square + amplitude * swing, count) * top).sum()) > most
+
+        if not too_fast(0.0):
+            return square
+        low, high = 0.0, float((square / swing.clamp_min(1e-38)).min()) + 1e-30
+        while too_fast(high):
+            low, high = high, 2 * high
+        for _ in range(_HALVINGS):
+            half = (low + high) / 2
+            low, high = (half, high) if too_fast(half) else (low, half)
+        return square + high * swing
 
     def advance(self, square: Float[Tensor, " parts"], count: int) -> None:
         """``count`` steps at once, over which the gradients' mean square was ``square``."""

@@ -113,10 +113,14 @@ def measures(one: Record, others: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def smallest_within(sigmas: Sequence[float], values: Float[np.ndarray, " n"], tolerance: float = TOLERANCE) -> int:
-    """Which sigma is the smallest within ``tolerance`` of the maximum; ``sigmas`` ascend."""
-    assert list(sigmas) == sorted(sigmas)
-    return int(np.argmax(values >= values.max() - tolerance))
+def middle_within(values: Float[np.ndarray, " n"], tolerance: float = TOLERANCE) -> int:
+    """Which of a sweep in ascending order is in the middle of those around the maximum within ``tolerance`` of it."""
+    low = high = int(values.argmax())
+    while low > 0 and values[low - 1] >= values.max() - tolerance:
+        low -= 1
+    while high < len(values) - 1 and values[high + 1] >= values.max() - tolerance:
+        high += 1
+    return (low + high) // 2
 
 
 def mean(values: Sequence[Any]) -> Any:
@@ -173,7 +177,7 @@ def _lost_sigma(
     curve = PchipInterpolator(np.log2(sigmas), truth)
     reached: dict[str, float | None] = {
         "auto": one["auto"]["trained"],
-        "rule": truth[smallest_within(sigmas, predicted[chosen])],
+        "rule": truth[middle_within(predicted[chosen])],
         **{f"short_{p}": truth[int(np.argmax(np.array(one["short"][str(p)])[chosen]))] for p in SHORT},
         **{f"read_{p}": truth[int(np.argmax(_read_off(one, p)[chosen]))] for p in SHORT},
         "average": None if average is None else truth[int(np.argmax(average[chosen]))],

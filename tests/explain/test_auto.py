@@ -14,18 +14,18 @@ import yaml
 
 import neuralfield as nf
 from neuralfield.errors import ConfigError
-from neuralfield.explain.auto import encoding_for, search, sigma_for, smallest_good
+from neuralfield.explain.auto import encoding_for, middle_good, search, sigma_for
 from neuralfield.fitting.options import FitOptions
 from tests.conftest import Ran
 
 NETWORK = {"width": 32, "depth": 2}
 
 
-def test_the_rule_takes_the_smallest_sigma_within_a_tenth_of_a_decibel() -> None:
-    sigma, maximum, at, flat = smallest_good([1.0, 2.0, 4.0, 8.0, 16.0], [20.0, 24.95, 25.0, 24.95, 20.0])
+def test_the_rule_takes_the_middle_of_the_range_within_a_tenth_of_a_decibel() -> None:
+    sigma, maximum, at, flat = middle_good([1.0, 2.0, 4.0, 8.0, 16.0], [20.0, 24.95, 25.0, 24.95, 20.0])
     assert maximum == pytest.approx(25) and at == 4
-    assert 1 < sigma <= 2 and flat[0] == sigma and 8 <= flat[1] < 16
-    assert smallest_good([3.0], [20.0]) == (3.0, 20.0, 3.0, (3.0, 3.0))
+    assert 1 < flat[0] <= 2 and 8 <= flat[1] < 16 and sigma == pytest.approx(math.sqrt(flat[0] * flat[1]), rel=0.05)
+    assert middle_good([3.0], [20.0]) == (3.0, 20.0, 3.0, (3.0, 3.0))
 
 
 @pytest.mark.parametrize("peak", [-4.3, -1.0, 0.4, 2.5, 6.2])
@@ -37,16 +37,18 @@ def test_the_search_finds_a_peak_wherever_it_is(peak: float) -> None:
         return 25 - (math.log2(sigma) - peak) ** 2
 
     sigmas, psnr = search(evaluate, [2.0**k for k in range(-2, 4)])
-    found = smallest_good(sigmas, psnr)
+    found = middle_good(sigmas, psnr)
     assert found[1] == pytest.approx(25, abs=0.05)
-    # 25 - d^2 = 25 - 0.1 at d = 0.32 octaves below the peak.
-    assert math.log2(found[0]) == pytest.approx(peak - math.sqrt(0.1), abs=0.12)
+    assert math.log2(found[0]) == pytest.approx(peak, abs=0.12)
+    # 25 - d^2 = 25 - 0.1 at d = 0.32 octaves beside the peak.
+    assert [math.log2(s) for s in found[3]] == pytest.approx([peak - math.sqrt(0.1), peak + math.sqrt(0.1)], abs=0.15)
     assert len(asked) == len(set(asked)) <= 12 and sigmas == sorted(sigmas)
 
 
-def test_a_flat_curve_is_followed_to_smaller_sigmas() -> None:
-    sigmas, psnr = search(lambda sigma: 25 - max(0.0, -3 - math.log2(sigma)), [2.0**k for k in range(-2, 4)])
-    assert smallest_good(sigmas, psnr)[0] == pytest.approx(2.0**-3.1, rel=0.15)
+def test_a_flat_curve_is_followed_to_where_it_ends() -> None:
+    sigmas, psnr = search(lambda sigma: 25 - max(0.0, abs(math.log2(sigma)) - 3), [2.0**k for k in range(-2, 3)])
+    found = middle_good(sigmas, psnr)
+    assert found[0] == pytest.approx(1, rel=0.05) and found[3] == pytest.approx((2.0**-3.1, 2.0**3.1), rel=0.15)
 
 
 def _wave(cycles: float, side: int = 64) -> np.ndarray:

@@ -16,7 +16,7 @@ from neuralfield.fitting.loop import Trainer
 from neuralfield.fitting.options import FitOptions
 from neuralfield.reproduce import prediction_truth
 from neuralfield.reproduce.prediction_images import TEXTURES, images, photograph, texture
-from neuralfield.reproduce.prediction_statistics import by_setting, mean, measures, smallest_within
+from neuralfield.reproduce.prediction_statistics import by_setting, mean, measures, middle_within
 from neuralfield.reproduce.prediction_truth import Truth, Truths
 from neuralfield.signals.image import ImageSignal
 
@@ -187,10 +187,10 @@ def test_errors_by_setting() -> None:
     assert found["s4"]["images"] == found["s8"]["images"] == 1 and found["s8"]["bias"] == pytest.approx(-10)
 
 
-def test_the_smallest_sigma_within_a_tenth_of_a_decibel() -> None:
-    values = np.array([20.0, 24.95, 24.85, 25.0, 24.0])
-    assert smallest_within([1, 2, 4, 8, 16], values) == 1
-    assert smallest_within([1, 2, 4, 8, 16], values, 0.01) == 3
+def test_the_middle_sigma_within_a_tenth_of_a_decibel() -> None:
+    values = np.array([24.95, 24.0, 24.95, 25.0, 24.97, 20.0])
+    assert middle_within(values) == 3 and middle_within(values, 0.01) == 3
+    assert middle_within(values, 2.0) == 2
 
 
 def test_textures_have_the_spectrum_that_is_said() -> None:
