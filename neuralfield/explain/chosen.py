@@ -11,13 +11,10 @@ from torch import nn
 
 from neuralfield.explain.candidates import budget, setting
 from neuralfield.explain.patches import Patch
-from neuralfield.explain.predictor import predict
+from neuralfield.explain.predictor import QUICK, predict
 from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.base import Signal
-
-_MOST = 2**12  # training samples: some tenths of a second for a prediction
-_FIRST = 16  # real steps behind a hash grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +57,7 @@ def heldout_at_budget(
     device: torch.device,
     wide: int | None = None,
 ) -> float:
-    """Predicted held-out PSNR at the budget, dB; where all pixels of an image could be followed, of some thousands of
-    them: the order of settings is the same there.
+    """Predicted held-out PSNR at the budget, dB; with little effort: the order of settings is the same.
 
     **Arguments**
 
@@ -71,7 +67,5 @@ def heldout_at_budget(
     one = setting(judge, encoding, network, seed)
     field = one.build(judge, seed, torch.device("cpu"))
     return float(
-        predict(
-            field, judge, one.options(options, device), windows, [budget(options)], wide, _MOST, _FIRST
-        ).heldout_psnr[-1]
+        predict(field, judge, one.options(options, device), windows, [budget(options)], wide, QUICK).heldout_psnr[-1]
     )

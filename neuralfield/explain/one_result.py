@@ -23,8 +23,12 @@ class OneResult(Generic[T]):
     def keep(self, field: Field, signal: Signal, options: FitOptions, result: T) -> T:
         """Hold this one instead of the last."""
         state = {name: value.detach().clone() for name, value in field.state_dict().items()}
-        self._held = state, field.config, weakref.ref(signal), options, result
+        self._held = state, field.config, weakref.ref(signal, self._drop), options, result
         return result
+
+    def _drop(self, _: object) -> None:
+        """The signal is gone, and nothing can be asked of it."""
+        self._held = None
 
     def find(self, field: Field, signal: Signal, options: FitOptions) -> T | None:
         """The result, if it is of these."""

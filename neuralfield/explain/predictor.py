@@ -6,7 +6,8 @@ network's, on the exact frequencies: the actual one is that plus noise. Where sa
 them at once (:mod:`~neuralfield.explain.grid_kernels`), else on windows. Behind a hash grid it is the actual field's, taken
 after the fit's first real steps (:mod:`~neuralfield.explain.first_steps`). A network on plain coordinates learns features all
 the way, which no kernel that stands still knows: of an image's, a copy is fitted on some hundred means of pixels instead
-(:mod:`~neuralfield.explain.small_fit`).
+(:mod:`~neuralfield.explain.small_fit`). Small images are learned by heart; then a copy that sees a twentieth of their pixels
+in a step has a say too (:mod:`~neuralfield.explain.by_heart`).
 Nothing is fitted to measurements.
 
 For shapes the prediction is a stand-in: of the same network trained with the squared error on labels or distances.
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from neuralfield.encodings import Fourier
 from neuralfield.errors import ConfigError
+from neuralfield.explain.by_heart import learns_by_heart, with_a_copy
 from neuralfield.explain.curves import Curve, powers
 from neuralfield.explain.first_steps import begin, behind_a_grid, first_steps
 from neuralfield.explain.follow import alike, follow, mean_curve
@@ -47,6 +49,25 @@ _MOST_WIDE = 8  # of them, in a volume
 _COVERED = 0.5  # of the held-out pixels: windows with more of them speak for the image
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a prediction may cost.
+
+    - `most`: samples that are followed at once, at most; of a signal with more, a part is. None: about 100,000.
+    - `first`: real steps of a field with a hash grid; None: 64, or a sixteenth of a long fit.
+    - `copy`: whether of an image that is learned by heart a copy is fitted too.
+    """
+
+    most: int | None = None
+    first: int | None = None
+    copy: bool = True
+
+
+THOROUGH = Effort()
+QUICK = Effort(2**12, 16, copy=False)
+"""Some tenths of a second: enough to tell settings apart."""
+
+
 def predict(
     field: Field,
     signal: Signal,
@@ -54,8 +75,7 @@ def predict(
     windows: Sequence[Patch],
     at: Sequence[int] = (),
     wide: int | None = None,
-    most: int | None = None,
-    first: int | None = None,
+    effort: Effort = THOROUGH,
 ) -> Curve:
     """The curve of ``options.steps`` steps of Adam from the field's present weights.
 
@@ -63,12 +83,11 @@ def predict(
 
     - `field`: as built, untrained.
     - `windows`: of :func:`~neuralfield.explain.patches.patches`, for fields that cannot be followed on all samples at once.
-    - `most`: samples that are followed at once, at most; of a signal with more, a part is. None: about 100,000.
-    - `first`: real steps of a field with a hash grid; None: 64, or a sixteenth of a long fit.
     - `wide`: training pixels along the one window that kernels which do not fall off with distance get; None: 48, in three
       dimensions 11. (A shape's windows serve all kernels.) Of an image's plain coordinates three times the cells along
       the side of a square image, at most, on which a copy is fitted; the windows do not enter.
     - `at`: steps to report; empty means 1, 2, 3, 4, 6, 8, 11, ... (powers of the root of two).
+    - `effort`: what the prediction may cost.
 
     Raises :class:`~neuralfield.errors.ConfigError` for what the prediction does not know: a loss other than mse (of shapes,
     for which it is a stand-in, the eikonal term alone), no number of steps. A network that the theory of infinite width does
@@ -87,13 +106,17 @@ def predict(
         pixels = cast(ImageSignal, signal)
         fit = remember(field, pixels, options, small_fit(field, pixels, options, at, max(wide // _PER_CELL, 1)))
         return Curve(fit.steps, fit.train_mse, fit.heldout_mse, 0 * fit.heldout_mse, fit.weights, fit.energy)
-    if (found := grid_window(field, signal, most)) is not None:
+    if has_grid(field):
+        return behind_a_grid(field, signal, options, windows, at, effort.first)
+    if (found := grid_window(field, signal, effort.most)) is not None:
         window, kernels = found
         curve = mean_curve(signal, [follow(field, signal, options, [window], at, kernels=kernels)], [[window]])
-        return _standing_for(signal, [window], curve)
-    if has_grid(field):
-        return behind_a_grid(field, signal, options, windows, at, first)
-    return _standing_for(signal, windows, _on_windows(field, signal, options, windows, at, wide))
+        curve = _standing_for(signal, [window], curve)
+    else:
+        curve = _standing_for(signal, windows, _on_windows(field, signal, options, windows, at, wide))
+    if effort.copy and learns_by_heart(field, signal, options):
+        return with_a_copy(field, signal, options, curve)
+    return curve
 
 
 def _standing_for(signal: Signal, windows: list[Patch], curve: Curve) -> Curve:

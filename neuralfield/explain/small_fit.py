@@ -107,7 +107,7 @@ def small_fit(
     adam = optimizer.build(field, options)
     judge = judge_of(signal)
     at = sorted({step for step in at if step < steps} | {steps})
-    with torch.enable_grad(), _one_thread():
+    with torch.enable_grad(), one_thread():
         for step in range(steps + 1):
             if step in at:
                 _finite(judge.look(field), step, adam)
@@ -119,7 +119,7 @@ def small_fit(
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Products of some hundred rows are no faster on two threads, and ten times as slow where another program has a core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

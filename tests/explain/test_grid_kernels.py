@@ -11,7 +11,7 @@ from neuralfield.explain import predictor
 from neuralfield.explain.candidates import setting
 from neuralfield.explain.grid_kernels import grid_of, grid_window
 from neuralfield.explain.patches import roughness, signal_roughness, typical, whole
-from neuralfield.explain.predictor import predict
+from neuralfield.explain.predictor import Effort, predict
 from neuralfield.explain.window_kernels import window_kernels
 from neuralfield.fitting.options import FitOptions
 from neuralfield.signals.base import Signal
@@ -86,7 +86,7 @@ def test_a_large_image_is_followed_on_a_typical_part() -> None:
     found = grid_window(field, signal, most=100)
     assert found is not None and len(found[0].x) == 100
     assert 0 < float(found[0].counted.sum()) <= 100
-    curve = predict(field, signal, OPTIONS, [], most=100)
+    curve = predict(field, signal, OPTIONS, [], effort=Effort(most=100))
     assert 10 < curve.heldout_psnr[-1] < 25
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import neuralfield as nf
 from neuralfield.errors import ConfigError
-from neuralfield.explain import follow, predictor, small_fit
+from neuralfield.explain import first_steps, follow, predictor, small_fit
 from neuralfield.explain.candidates import Setting, setting
 from neuralfield.explain.curves import powers
 from neuralfield.explain.patches import patches
@@ -64,7 +64,34 @@ def test_a_hash_grid_is_followed_from_its_first_real_steps(photograph: nf.ImageS
     real = {row["step"]: row["psnr_heldout"] for row in train(one, photograph, OPTIONS, 0, CPU)}
     shown = dict(zip(curve.steps.tolist(), curve.heldout_psnr.tolist(), strict=True))
     assert shown[8] == pytest.approx(real[8], abs=0.5)  # measured, not predicted
-    assert shown[150] == pytest.approx(real[150], abs=2.0)
+    assert shown[64] == pytest.approx(real[64], abs=0.5)
+    assert shown[150] == pytest.approx(real[150], abs=1.0)
+
+
+def test_first_steps_are_made_once_for_the_curve_and_the_pictures(
+    photograph: nf.ImageSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field, windows = _setting(photograph, "hashgrid").build(photograph, 0, CPU), patches(photograph, 12, 4)
+    curve = predict(field, photograph, OPTIONS, windows)
+    monkeypatch.setattr(first_steps, "Trainer", lambda *_, **__: pytest.fail("trained again"))
+    inside = look(field, photograph, OPTIONS, windows[0])
+    assert inside.prediction.steps[-1] == 150 - 64
+    short = replace(OPTIONS, steps=64)
+    with pytest.raises(pytest.fail.Exception, match="again"):
+        predict(field, photograph, short, windows)
+    monkeypatch.undo()
+    real = predict(field, photograph, short, windows)  # all of it is real
+    assert real.steps.tolist() == powers(64) and real.heldout_mse[:5] == pytest.approx(curve.heldout_mse[:5], rel=0.05)
+
+
+def test_windows_are_followed_together_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal = nf.load_image(name="coffee", resize=96, holdout="random")
+    windows = patches(signal, 8, 9)
+    groups = follow.alike(windows)
+    assert [w for group in groups for w in group] != [] and sum(map(len, groups)) == len(windows)
+    assert all(len({(len(w.x), len(w.x_test)) for w in group}) == 1 for group in groups)
+    monkeypatch.setattr(follow, "_TOGETHER", 1)
+    assert all(len(group) == 1 for group in follow.alike(windows))
 
 
 def test_plain_coordinates_learn_features_which_no_standing_kernel_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from neuralfield.errors import ConfigError
 from neuralfield.networks import MLP
 from neuralfield.ntk import adam_dense
 from neuralfield.ntk.adam import predict_adam
-from neuralfield.ntk.adam_moments import LastLayer, Moments
+from neuralfield.ntk.adam_moments import LastLayer, Moments, Start
 
 BETA1, BETA2, EPS = 0.9, 0.99, 1e-8
 
@@ -294,3 +294,92 @@ def test_the_last_layer_grows_by_what_it_contributes_and_by_its_steps() -> None:
     walk = 600 * weight.numel() * 1e-8 / last.squares  # what Adam's own steps are taken for, at the most
     assert grown > 1.05
     assert float(moments.gain[0]) == pytest.approx(grown, abs=walk + 0.05 * (grown - 1))
+
+
+@pytest.mark.parametrize(("falls", "spectrum", "gap"), [(0.7, 0.6, 0.3), (0.8, 0.5, 0.3), (0.8, 0.6, 0.1)])
+def test_training_stays_at_the_edge_of_stability(
+    falls: float, spectrum: float, gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a linear model whose residual falls by orders of magnitude, and the second moments with it."""
+    n, steps, generator = 24, 2000, torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    basis, _ = torch.linalg.qr(torch.cat([torch.ones(n, 1, dtype=torch.float64), draw(n, n - 1)], dim=1))
+    values = torch.tensor([1.0, *(gap * spectrum**k for k in range(n - 1))], dtype=torch.float64)
+    jacobians = {}
+    for name, count, size, power in (("a", 60, 1.0, 0.5), ("b", 30, 0.3, 0.75)):
+        rows, _ = torch.linalg.qr(draw(count, n))
+        jacobians[name] = size * math.sqrt(n) * (basis * values**power) @ rows.T
+    y = 5 * basis @ (falls ** torch.arange(n, dtype=torch.float64))[:, None]
+    rates = {"a": 5e-3, "b": 1e-2}
+    model = Linear(jacobians, rates, 1, torch.zeros_like(y))
+    for _ in range(steps):
+        model.step(y, slice(0, n))
+
+    def slow() -> float:
+        """The squared residual in all but the first five directions, which have been learned."""
+        found = predict_adam(
+            {name: j @ j.T for name, j in jacobians.items()}, {name: j.shape[1] for name, j in jacobians.items()}, y, steps,
+            learning_rate=rates, beta1=BETA1, beta2=BETA2, eps=EPS,
+        )  # fmt: skip
+        return float((basis.T @ found.train_residual.double())[5:].square().sum())
+
+    real = float((basis.T @ (model.f - y))[5:].square().sum())
+    assert slow() == pytest.approx(real, rel=0.15)
+    monkeypatch.setattr(Moments, "bounded", lambda self, rates, square, top, count: square)
+    assert slow() < real / 2
+
+
+def test_windows_share_the_moments_of_their_parameters() -> None:
+    p = _problem(n=12, m=6)
+    first, second = slice(0, 6), slice(6, 12)
+    kernels = {name: j @ j.T for name, j in p["jacobians"].items()}
+    apart = lambda k, rows: torch.stack([k[:12][rows(w), w] for w in (first, second)])  # noqa: E731
+    test = {name: torch.stack([k[12:15, first], k[15:18, second]]) for name, k in kernels.items()}
+    both = torch.block_diag
+    sizes = {name: j.shape[1] * 2 for name, j in p["jacobians"].items()}
+    split = lambda v, k: v.unflatten(0, (2, k))  # noqa: E731
+    common = {"learning_rate": p["rates"], "beta1": BETA1, "beta2": BETA2, "eps": EPS, "at": [20, 64]}
+    windows = predict_adam(
+        {name: apart(k, lambda w: w) for name, k in kernels.items()}, sizes, split(p["y"], 6), 300,
+        f0=split(p["f0"][:12], 6), parts_test=test, y_test=split(p["y_test"], 3), f0_test=split(p["f0"][12:], 3), **common,
+    )  # fmt: skip
+    together = predict_adam(
+        {name: both(*apart(k, lambda w: w)) for name, k in kernels.items()}, sizes, p["y"], 300, f0=p["f0"][:12],
+        parts_test={name: both(*k) for name, k in test.items()}, y_test=p["y_test"], f0_test=p["f0"][12:], **common,
+    )  # fmt: skip
+    assert torch.allclose(windows.train_residual.flatten(0, 1), together.train_residual, atol=1e-4)
+    assert windows.test_residual is not None and together.test_residual is not None
+    assert torch.allclose(windows.test_residual.flatten(0, 1), together.test_residual, atol=1e-4)
+    assert np.allclose(windows.test_mse, together.test_mse, rtol=1e-3)
+    assert together.train_mse[-1] < 0.5 * together.train_mse[0]
+
+
+def test_a_fit_is_followed_from_where_it_stands() -> None:
+    p, before, steps = _problem(), 80, 320
+    p["rates"] = {name: 0.1 * rate for name, rate in p["rates"].items()}
+    model = Linear(p["jacobians"], p["rates"], 2, p["f0"])
+    for _ in range(before):
+        model.step(p["y"], slice(0, p["n"]))
+    p["f0"], start = model.f.clone(), Start(before, dict(model.v))
+    errors = []
+    for _ in range(steps):
+        model.step(p["y"], slice(0, p["n"]))
+        errors.append(float((model.f[: p["n"]] - p["y"]).square().mean()))
+    found = _predicted(p, steps, start=start, at=[40, 160])
+    assert found.steps.tolist() == [40, 160, 320] and found.f0_mse is None
+    assert np.allclose(found.train_mse, [errors[s - 1] for s in (40, 160, 320)], rtol=0.05)
+    anew = _predicted(p, steps, at=[40, 160])  # as if these were the first steps: gradients were larger before
+    assert not np.allclose(anew.train_mse, found.train_mse, rtol=0.1)
+    with pytest.raises(ConfigError, match="start"):
+        _predicted(p, 5, start=Start(0, dict(model.v)))
+
+
+def test_errors_of_clamped_values() -> None:
+    y, kernel = torch.tensor([[0.0], [1.0], [0.5]]), torch.eye(3)
+    f0 = torch.tensor([[-0.4], [1.3], [0.7]])
+    values = {"f0": f0, "parts_test": {"w": 0 * kernel}, "y_test": y, "f0_test": f0, "at": [0]}
+    free = predict_adam({"w": kernel}, {"w": 3}, y, 1, **values)  # type: ignore[arg-type]
+    clamped = predict_adam({"w": kernel}, {"w": 3}, y, 1, limits=(0.0, 1.0), **values)  # type: ignore[arg-type]
+    assert free.train_mse[0] == pytest.approx((0.16 + 0.09 + 0.04) / 3)
+    assert clamped.train_mse[0] == clamped.test_mse[0] == pytest.approx(0.04 / 3)  # type: ignore[index]
+    assert torch.equal(free.train_residual, clamped.train_residual)
