@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralfield.explain.curves import Curve
+from neuralfield.explain.judge import spread
 from neuralfield.explain.patches import Patch
 from neuralfield.explain.window_kernels import Kernels, shares, stacked, window_kernels
 from neuralfield.field import Field
@@ -18,13 +19,14 @@ from neuralfield.fitting.optimizer import learning_rates
 from neuralfield.fitting.options import FitOptions
 from neuralfield.networks import MLP
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
-from neuralfield.signals.base import Signal
+from neuralfield.signals.base import SampleSet, Signal
 
 if TYPE_CHECKING:
     from neuralfield.explain.first_steps import Begun
     from neuralfield.signals.shape import ShapeSignal
 
 _ROOMY = 5  # parameters for each training value
+_SPREAD = 128  # samples all over the signal
 _TOGETHER = 2**21  # numbers of one part's kernels on windows that are followed together
 
 
@@ -95,10 +97,18 @@ def follow(
         # What the layer contributes is a sum over all samples; a window's mean is learned more slowly than theirs.
         last_biases=_last_biases(field) if n_total == followed else None,
         start=None if begun is None else begun.start(parts),
+        spread=None if n_total == followed else _spread(field, signal),
         limits=(0.0, 1.0) if signal.type != "shape" else None,
         counted=join(w.counted[:, None].expand(-1, channels) for w in windows),
     )
     return Piece(curve, parts)
+
+
+def _spread(field: Field, signal: Signal) -> dict[str, Any]:
+    """The kernel by parts between points that are spread over all of the signal."""
+    few = spread(signal, SampleSet(signal.split.n_train, signal.split.train), _SPREAD)
+    x, y = few.x.to(field.device), few.y.to(field.device)
+    return window_kernels(field, Patch(x, y, x[:1], y[:1], few.counted[:1], ()))[0]
 
 
 def _last_biases(field: Field) -> Tensor | None:

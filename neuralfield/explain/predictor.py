@@ -6,7 +6,7 @@ network's, on the exact frequencies: the actual one is that plus noise. Where sa
 them at once (:mod:`~neuralfield.explain.grid_kernels`), else on windows. Behind a hash grid it is the actual field's, taken
 after the fit's first real steps (:mod:`~neuralfield.explain.first_steps`). A network on plain coordinates learns features all
 the way, which no kernel that stands still knows: of an image's, a copy is fitted on some hundred means of pixels instead
-(:mod:`~neuralfield.explain.small_fit`). Small images are learned by heart; then a copy that sees a twentieth of their pixels
+(:mod:`~neuralfield.explain.small_fit`). Small images are learned by heart; then a copy that sees a few of their pixels
 in a step has a say too (:mod:`~neuralfield.explain.by_heart`).
 Nothing is fitted to measurements.
 

@@ -116,6 +116,7 @@ def predict_adam(
     last_biases: Float[Tensor, " outputs"] | None = None,
     start: Start | None = None,
     limits: tuple[float, float] | None = None,
+    spread: Mapping[str, Float[Tensor, "k k"]] | None = None,
 ) -> AdamPrediction:
     r"""The curve of full-batch Adam on the loss $\frac{1}{nC}\sum (f - y)^2$ (torch's mse_loss), for a standing kernel.
 
@@ -146,6 +147,8 @@ def predict_adam(
       where its outputs are the field's; None: it grows by its steps alone.
     - `start`: where Adam stands when it is not at its first step; `f0` is the function then, and `steps`, `schedule` and `at`
       count from there. Its first moment is taken to be the gradient of now.
+    - `spread`: where `n_total` is larger than the points are, the parts between k points that are spread over all of the
+      signal: the first eigenvalue of their kernel, times n_total / k, is about that of all. None: it is that of the points.
     - `limits`: errors are those of values clamped to this range, as PSNR is of values in [0, 1]; the path is the same.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
@@ -186,7 +189,10 @@ def predict_adam(
         total / (points * patches), total / drawn - 1, _last_layer(last_layer, last_biases, names, y),
     )  # fmt: skip
     make = _on_grid if on_grid else _dense
-    state, (single, growth) = make(names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like)
+    edge = None if spread is None else torch.stack([spread[name].to(like) for name in names]) * (total / _rows(spread))
+    state, (single, growth) = make(
+        names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like, edge
+    )
     done = 0
     if start is not None:
         done, single = integer("start.steps", start.steps, 1), 0
@@ -227,20 +233,20 @@ Made = tuple[adam_dense.DenseState | adam_lattice.LatticeState, tuple[int, float
 
 def _dense(
     names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, y: Tensor,
-    moments: Moments, like: Tensor,
+    moments: Moments, like: Tensor, edge: Tensor | None,
 ) -> Made:  # fmt: skip
     stacked = torch.stack([finite(f"the kernel of {name}", parts[name]).to(like) for name in names])
     if test is None:
         rows = stacked[..., :0, :]
     else:
         rows = torch.stack([finite(f"the test kernel of {name}", test[name]).to(like) for name in names])
-    state = adam_dense.DenseState(stacked, rows, r, r_test, y, moments)
+    state = adam_dense.DenseState(stacked, rows, r, r_test, y, moments, edge)
     return state, (adam_dense.SINGLE_STEPS, adam_dense.GROWTH)
 
 
 def _on_grid(
     names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, y: Tensor,
-    moments: Moments, like: Tensor,
+    moments: Moments, like: Tensor, edge: Tensor | None,
 ) -> Made:  # fmt: skip
     if not all(isinstance(part, ToeplitzOperator) for part in (*parts.values(), *(test or {}).values())):
         raise ConfigError("either all parts are operators on a grid or none")
@@ -263,6 +269,10 @@ def _last_layer(
     if biases is not None:
         biases = biases.detach().to(y.device, torch.float32).repeat(y.shape[-1] // len(biases))
     return LastLayer(names.index(name), squares, before, bias, biases)
+
+
+def _rows(parts: Mapping[str, Tensor]) -> int:
+    return len(next(iter(parts.values())))
 
 
 def _stops(wanted: list[int], steps: int, single: int, growth: float, done: int) -> list[int]:

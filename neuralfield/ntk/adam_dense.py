@@ -12,6 +12,7 @@ from neuralfield.ntk.adam_moments import Moments
 
 SINGLE_STEPS = 64
 GROWTH = 1.2  # of the step number over one interval
+_POWERS = 3  # products for the first eigenvector
 _DRIFT = 0.1  # of the parts' shares, beyond which the eigenpairs are worked out anew
 
 
@@ -24,14 +25,26 @@ class DenseState:
       do not depend on those of another's, but all share their moments.
     - `r`, `r_test`: [*windows, n, columns], [*windows, m, columns].
     - `y`: targets, in as many columns of r as make the loss; those behind them are carried along by the same steps.
+    - `edge`: kernels, [parts, k, k], between points whose first eigenvalue is that of all; None: the points are all.
     """
 
-    def __init__(self, parts: Tensor, test: Tensor, r: Tensor, r_test: Tensor, y: Tensor, moments: Moments) -> None:
+    def __init__(
+        self,
+        parts: Tensor,
+        test: Tensor,
+        r: Tensor,
+        r_test: Tensor,
+        y: Tensor,
+        moments: Moments,
+        edge: Tensor | None = None,
+    ) -> None:
         # Of matrices with few rows, a product from the left is twice as fast as one from the right; kernels are symmetric.
         self.parts = parts.movedim(0, -2).contiguous()  # [*windows, n, parts, n]
         self.test = test.mT.movedim(0, -3).flatten(-3, -2)  # [*windows, parts times n, m]
         self.y, self.moments = y, moments
         self.r, self._r_test, self._pending = r, r_test, parts.new_zeros(len(parts), *r.shape)
+        self.edge = self.parts if edge is None else edge.movedim(0, -2)
+        self._first = self.edge.new_ones(*self.edge.shape[:-2], 1)
         self.own = slice(0, y.shape[-1])
         self.diagonals = parts.diagonal(dim1=-2, dim2=-1).flatten(1)
         self.momentum = torch.zeros_like(r)
@@ -66,8 +79,7 @@ class DenseState:
         # The gradients' size halfway is taken as the geometric mean of both ends, the second found by a trial.
         middle = torch.sqrt(before * self._square(self._products()))
         self.r = start
-        if self.moments.ratio == 1:  # the first eigenvector of a window says nothing of that of all samples
-            middle = self.moments.bounded(rates, middle, self._top(), count)
+        middle = self.moments.bounded(rates, middle, self._top(self.moments.middle(rates, middle, count)), count)
         integral, scale = self._exponential(rates, count, middle)
         weights = scale * self.basis_weights
         self._pending += torch.einsum("g,...->g...", weights, integral)
@@ -88,16 +100,15 @@ class DenseState:
             forms = forms + self.moments.noise * (self.diagonals @ r.square().sum(dim=-1).flatten())
         return self.moments.square(forms)
 
-    def _top(self) -> Tensor:
-        """The form of every part at the first eigenvector of their sum."""
-        assert self.basis is not None
-        values, vectors, _ = self.basis
-        window = int(values[..., -1].flatten().argmax())
-        parts, u = (
-            self.parts.reshape(-1, *self.parts.shape[-3:])[window],
-            vectors.reshape(-1, *vectors.shape[-2:])[window],
-        )
-        return torch.einsum("n,ngm,m->g", u[:, -1], parts, u[:, -1])
+    def _top(self, weights: Tensor) -> Tensor:
+        """The form of every part at the first eigenvector of their sum: of the window where it is largest."""
+        total = weights @ self.edge
+        for _ in range(_POWERS):
+            found = total @ self._first
+            self._first = found / found.norm(dim=-2, keepdim=True)
+        u = self._first[..., 0]
+        forms = torch.einsum("...n,...ngm,...m->...g", u, self.edge, u).reshape(-1, len(weights))
+        return forms[(forms @ weights).argmax()]
 
     def _exponential(self, rates: Tensor, count: int, square: Tensor) -> tuple[Tensor, float]:
         """Advance r; returns its integral over the interval, which has length 1, and the factor of the basis's weights."""

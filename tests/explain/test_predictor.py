@@ -85,7 +85,7 @@ def test_first_steps_are_made_once_for_the_curve_and_the_pictures(
 
 
 def test_windows_are_followed_together_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    signal = nf.load_image(name="coffee", resize=96, holdout="random")
+    signal = nf.load_image(name="coffee", resize=96, holdout="random:0.5")
     windows = patches(signal, 8, 9)
     groups = follow.alike(windows)
     assert [w for group in groups for w in group] != [] and sum(map(len, groups)) == len(windows)
