@@ -185,8 +185,8 @@ def _method(explanation: Explanation) -> list[str]:
     texts = [
         "Near its initial weights a network learns as its tangent kernel says. That of each field was split by parameter "
         "tensor, and Adam was followed in it through the whole budget. Behind Fourier-like encodings the kernel is the "
-        "infinitely wide network's on the exact frequencies; behind a hash grid it is the actual network's after a few real "
-        f"steps. {_places(signal, where)} Nothing was fitted to this image's training.",
+        "infinitely wide network's on the exact frequencies; behind a hash grid it is the actual network's after the fit's "
+        f"first dozens of steps, which are real. {_places(signal, where)} No constant was fitted to trained fields.",
         trust,
         "Where it ends: real networks learn features, which helps smooth images; the windows may not stand for the whole "
         "image; the first steps of Adam are followed roughly; PSNR is all that is predicted, and it is not how the eye "
@@ -203,6 +203,11 @@ def _places(signal: Signal, where: str) -> str:
     if signal.type == "shape":
         return f"It was taken {windows}."
     coordinates = "" if signal.type == "volume" else " The network on plain coordinates was fitted on means of pixels."
+    if signal.type == "image":
+        coordinates += (
+            " Where the budget is enough to learn the pixels by heart, a copy of the field that sees a twenty-fifth of them "
+            "in a step was fitted too, and has a say in what lies between them."
+        )
     return (
         "A Fourier-like encoding's was followed on all training pixels at once where they lie in regular rows (on a typical "
         f"part, if there are very many), others {windows}; pictures of kernels and of what stays unlearned are of the middle "
