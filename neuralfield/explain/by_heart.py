@@ -1,4 +1,4 @@
-"""Images that are learned by heart: a copy of the field that sees a twenty-fifth of the samples in a step.
+"""Images that are learned by heart: a copy of the field that sees few of the samples in a step.
 
 Where a fit has learned its training pixels, what it shows between them hardly depends on the path there: a copy whose
 gradients are of few pixels, and scatter, ends at the same values. It learns features and forgets its initial function as the
@@ -22,7 +22,7 @@ from neuralfield.networks import MLP
 from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 
-_SHARE = 25  # samples of the fit's step for one of the copy's: with what steps cost besides, below a tenth of the fit
+_SHARE = 28  # samples of the fit's step for one of the copy's: with what steps cost besides, below a tenth of the fit
 _SEEN = 20  # times that the copy sees a sample, at least
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from neuralfield.explain.first_steps import Begun
     from neuralfield.signals.shape import ShapeSignal
 
-_ROOMY = 5  # parameters for each training value
 _SPREAD = 128  # samples all over the signal
 _TOGETHER = 2**21  # numbers of one part's kernels on windows that are followed together
 
@@ -93,7 +92,8 @@ def follow(
         n_total=n_total,
         batch=options.batch_size if isinstance(options.batch_size, int) else None,
         patches=1 if kernels is None else len(windows),
-        last_layer=_last_layer(field, signal, parts),
+        # After the first steps behind a hash grid it hardly grows.
+        last_layer=_last_layer(field, parts) if begun is None else None,
         # What the layer contributes is a sum over all samples; a window's mean is learned more slowly than theirs.
         last_biases=_last_biases(field) if n_total == followed else None,
         start=None if begun is None else begun.start(parts),
@@ -120,14 +120,9 @@ def _last_biases(field: Field) -> Tensor | None:
     return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
 
 
-def _last_layer(field: Field, signal: Signal, parts: dict[str, Any]) -> tuple[str, float] | None:
-    """The weights of an MLP's last layer by name, and the sum of their squares; None where its growth is not followed.
-
-    That is behind other networks, and where samples have to share parameters: there a network learns more slowly than its
-    infinitely wide limit, by about what the growth would give.
-    """
-    crowded = field.n_parameters < _ROOMY * signal.split.n_train * signal.out_dim
-    if crowded or not isinstance(field.network, MLP):
+def _last_layer(field: Field, parts: dict[str, Any]) -> tuple[str, float] | None:
+    """The weights of an MLP's last layer by name, and the sum of their squares; None behind other networks."""
+    if not isinstance(field.network, MLP):
         return None
     weight = field.network.linear_layers()[-1].weight
     name = next(name for name, parameter in field.named_parameters() if parameter is weight)

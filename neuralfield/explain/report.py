@@ -205,7 +205,7 @@ def _places(signal: Signal, where: str) -> str:
     coordinates = "" if signal.type == "volume" else " The network on plain coordinates was fitted on means of pixels."
     if signal.type == "image":
         coordinates += (
-            " Where the budget is enough to learn the pixels by heart, a copy of the field that sees a twenty-fifth of them "
+            " Where the budget is enough to learn the pixels by heart, a copy of the field that sees a few per cent of them "
             "in a step was fitted too, and has a say in what lies between them."
         )
     return (

@@ -167,15 +167,11 @@ def test_what_cannot_be_predicted_is_named(photograph: nf.ImageSignal) -> None:
         predict(field, photograph, replace(OPTIONS, steps=None, seconds=3), windows)
 
 
-def test_the_last_layer_grows_where_parameters_are_plenty() -> None:
-    one = {"name": "fourier", "n_features": 32}
-    for side, plenty in ((16, True), (128, False)):
-        signal = nf.load_image(name="coffee", resize=side, holdout="every_other")
-        field = setting(signal, one, {"width": 64, "depth": 2}).build(signal, 0, CPU)
-        assert (field.n_parameters > 5 * signal.split.n_train * 3) == plenty
-        parts = {"network.layers.2.weight": torch.eye(2)}
-        found = follow._last_layer(field, signal, parts)
-        assert (found is not None) == plenty
-        if found is not None:
-            weight = field.network.layers[-1].weight  # type: ignore[union-attr, index]
-            assert found == ("network.layers.2.weight", pytest.approx(float(weight.detach().square().sum())))
+def test_the_last_layer_grows_behind_an_encoding(photograph: nf.ImageSignal) -> None:
+    field = _setting(photograph, "fourier", n_features=32).build(photograph, 0, CPU)
+    weight = field.network.layers[-1].weight  # type: ignore[union-attr, index]
+    squares = pytest.approx(float(weight.detach().square().sum()))
+    assert follow._last_layer(field, {"network.layers.2.weight": torch.eye(2)}) == ("network.layers.2.weight", squares)
+    assert follow._last_layer(field, {"network.layers.1.weight": torch.eye(2)}) is None  # frozen
+    field.network = nn.Linear(64, 3)
+    assert follow._last_layer(field, {"network.weight": torch.eye(2)}) is None
