@@ -17,7 +17,7 @@ from neuralfield.fitting.evaluation import evaluate
 from neuralfield.signals.base import SampleSet, Signal
 from neuralfield.signals.sampling import StratifiedBatches
 
-_FEW, _MANY = 2**9, 2**13
+_FEW, _MANY = 2**10, 2**13
 
 
 @dataclass(frozen=True)
