@@ -315,16 +315,20 @@ def test_training_stays_at_the_edge_of_stability(
     for _ in range(steps):
         model.step(y, slice(0, n))
 
-    def slow() -> float:
+    kernels = {name: j @ j.T for name, j in jacobians.items()}
+
+    def slow(**options: Any) -> float:
         """The squared residual in all but the first five directions, which have been learned."""
         found = predict_adam(
-            {name: j @ j.T for name, j in jacobians.items()}, {name: j.shape[1] for name, j in jacobians.items()}, y, steps,
-            learning_rate=rates, beta1=BETA1, beta2=BETA2, eps=EPS,
+            kernels, {name: j.shape[1] for name, j in jacobians.items()}, y, steps,
+            learning_rate=rates, beta1=BETA1, beta2=BETA2, eps=EPS, **options,
         )  # fmt: skip
         return float((basis.T @ found.train_residual.double())[5:].square().sum())
 
     real = float((basis.T @ (model.f - y))[5:].square().sum())
     assert slow() == pytest.approx(real, rel=0.15)
+    assert slow(spread=kernels) == pytest.approx(slow(), rel=1e-3)
+    assert slow(spread={name: 9 * k for name, k in kernels.items()}) > 2 * real  # the edge is reached sooner
     monkeypatch.setattr(Moments, "bounded", lambda self, rates, square, top, count: square)
     assert slow() < real / 2
 
