@@ -1,10 +1,10 @@
-"""Images that are learned by heart: a copy of the field that sees few of the samples in a step.
+r"""Images that are learned by heart: a copy of the field that sees few of the samples in a step.
 
 Where a fit has learned its training pixels, what it shows between them hardly depends on the path there: a copy whose
 gradients are of few pixels, and scatter, ends at the same values. It learns features and forgets its initial function as the
 fit does, which no kernel that stands still knows. Where the fit has not learned its pixels yet, the scatter slows the copy
 down, and kernels tell more. So the copy has a say in the logarithm of the held-out error by how much of its own is between
-the pixels rather than on them, $w = (1 - \\text{mse}_\\text{train} / \\text{mse}_\\text{held out})^2$, at every step.
+the pixels rather than on them, $w = (1 - \text{mse}_\text{train} / \text{mse}_\text{held out})^2$, at every step.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ network's, on the exact frequencies: the actual one is that plus noise. Where sa
 them at once (:mod:`~neuralfield.explain.grid_kernels`), else on windows. Behind a hash grid it is the actual field's, taken
 after the fit's first real steps (:mod:`~neuralfield.explain.first_steps`). A network on plain coordinates learns features all
 the way, which no kernel that stands still knows: of an image's, a copy is fitted on some hundred means of pixels instead
-(:mod:`~neuralfield.explain.small_fit`). Small images are learned by heart; then a copy that sees a few of their pixels
-in a step has a say too (:mod:`~neuralfield.explain.by_heart`).
-Nothing is fitted to measurements.
+(:mod:`~neuralfield.explain.small_fit`). Small images are learned by heart; then a copy that sees a few of their pixels in a
+step has a say too (:mod:`~neuralfield.explain.by_heart`). No constant is fitted to measurements.
 
 For shapes the prediction is a stand-in: of the same network trained with the squared error on labels or distances.
 Cross-entropy drives logits on and on, and the network's kernel does not stand still.
