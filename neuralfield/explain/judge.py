@@ -76,7 +76,8 @@ def judge_of(signal: Signal) -> Judge:
 def judge_of_windows(windows: Sequence[Patch]) -> Judge:
     """On what counts of the windows' samples."""
     x, y, x_test, y_test, counted = (
-        torch.cat([getattr(window, name).cpu() for window in windows]) for name in ("x", "y", "x_test", "y_test", "counted")
+        torch.cat([getattr(window, name).cpu() for window in windows])
+        for name in ("x", "y", "x_test", "y_test", "counted")
     )
     samples = {
         "train": Samples(x, y, torch.ones_like(y[:, 0]), False),

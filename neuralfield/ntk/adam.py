@@ -251,7 +251,7 @@ def _on_grid(
     if not all(isinstance(part, ToeplitzOperator) for part in (*parts.values(), *(test or {}).values())):
         raise ConfigError("either all parts are operators on a grid or none")
     rows = None if test is None else ToeplitzSum([test[name] for name in names])
-    state = adam_lattice.LatticeState(ToeplitzSum([parts[name] for name in names]), rows, r, r_test, y, moments)
+    state = adam_lattice.LatticeState(ToeplitzSum([parts[name] for name in names]), rows, r, r_test, y, moments, edge)
     return state, (adam_lattice.SINGLE_STEPS, adam_lattice.GROWTH)
 
 

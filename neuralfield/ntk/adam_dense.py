@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralfield.ntk.adam_moments import Moments
+from neuralfield.ntk.edge import Edge
 
 SINGLE_STEPS = 64
 GROWTH = 1.2  # of the step number over one interval
-_POWERS = 3  # products for the first eigenvector
 _DRIFT = 0.1  # of the parts' shares, beyond which the eigenpairs are worked out anew
 
 
@@ -43,8 +43,7 @@ class DenseState:
         self.test = test.mT.movedim(0, -3).flatten(-3, -2)  # [*windows, parts times n, m]
         self.y, self.moments = y, moments
         self.r, self._r_test, self._pending = r, r_test, parts.new_zeros(len(parts), *r.shape)
-        self.edge = self.parts if edge is None else edge.movedim(0, -2)
-        self._first = self.edge.new_ones(*self.edge.shape[:-2], 1)
+        self.edge = Edge(self.parts if edge is None else edge.movedim(0, -2))
         self.own = slice(0, y.shape[-1])
         self.diagonals = parts.diagonal(dim1=-2, dim2=-1).flatten(1)
         self.momentum = torch.zeros_like(r)
@@ -79,7 +78,7 @@ class DenseState:
         # The gradients' size halfway is taken as the geometric mean of both ends, the second found by a trial.
         middle = torch.sqrt(before * self._square(self._products()))
         self.r = start
-        middle = self.moments.bounded(rates, middle, self._top(self.moments.middle(rates, middle, count)), count)
+        middle = self.moments.bounded(rates, middle, self.edge.forms(self.moments.middle(rates, middle, count)), count)
         integral, scale = self._exponential(rates, count, middle)
         weights = scale * self.basis_weights
         self._pending += torch.einsum("g,...->g...", weights, integral)
@@ -99,16 +98,6 @@ class DenseState:
         if self.moments.noise:
             forms = forms + self.moments.noise * (self.diagonals @ r.square().sum(dim=-1).flatten())
         return self.moments.square(forms)
-
-    def _top(self, weights: Tensor) -> Tensor:
-        """The form of every part at the first eigenvector of their sum: of the window where it is largest."""
-        total = weights @ self.edge
-        for _ in range(_POWERS):
-            found = total @ self._first
-            self._first = found / found.norm(dim=-2, keepdim=True)
-        u = self._first[..., 0]
-        forms = torch.einsum("...n,...ngm,...m->...g", u, self.edge, u).reshape(-1, len(weights))
-        return forms[(forms @ weights).argmax()]
 
     def _exponential(self, rates: Tensor, count: int, square: Tensor) -> tuple[Tensor, float]:
         """Advance r; returns its integral over the interval, which has length 1, and the factor of the basis's weights."""

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from neuralfield.ntk.adam_moments import Moments
+from neuralfield.ntk.edge import POWERS, Edge
 from neuralfield.ntk.krylov import evolve
 from neuralfield.ntk.toeplitz_sum import ToeplitzSum
 
 SINGLE_STEPS = 128  # up to there an interval would take as many products as it has steps
 GROWTH = 1.3  # of the step number over one interval
 _TOLERANCE = 1e-3  # of the residual at an interval's start
-_POWERS = 3  # products for the first eigenvector
 _PRODUCTS = 60  # of one interval at most
 
 
@@ -26,7 +26,14 @@ class LatticeState:
     """As :class:`~neuralfield.ntk.adam_dense.DenseState`, for operators on one grid."""
 
     def __init__(
-        self, parts: ToeplitzSum, test: ToeplitzSum | None, r: Tensor, r_test: Tensor, y: Tensor, moments: Moments
+        self,
+        parts: ToeplitzSum,
+        test: ToeplitzSum | None,
+        r: Tensor,
+        r_test: Tensor,
+        y: Tensor,
+        moments: Moments,
+        edge: Tensor | None = None,
     ) -> None:
         self.parts, self.test, self.y, self.moments = parts, test, y, moments
         self.r, self._r_test = r, r_test
@@ -34,6 +41,7 @@ class LatticeState:
         self.diagonal = parts.diagonal()
         self.momentum, self.momentum_own = torch.zeros_like(parts.transform(r)), torch.zeros_like(y)
         self.weights = torch.ones_like(self.diagonal)
+        self.edge = None if edge is None else Edge(edge.movedim(0, -2))
         self._first = torch.ones_like(r[:, :1])
         self._before: tuple[float, Tensor] | None = None
 
@@ -83,8 +91,10 @@ class LatticeState:
         return self.moments.square(forms)
 
     def _top(self, weights: Tensor) -> Tensor:
-        """The form of every part at the first eigenvector of their sum, which hardly turns from one interval to the next."""
-        for _ in range(_POWERS):
+        """The form of every part at the first eigenvector of their sum."""
+        if self.edge is not None:
+            return self.edge.forms(weights)
+        for _ in range(POWERS):
             found = self.parts.product(self.parts.transform(self._first), weights)
             self._first = found / found.norm()
         return self.parts.forms(self.parts.transform(self._first))

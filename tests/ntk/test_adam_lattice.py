@@ -12,6 +12,7 @@ import torch
 from neuralfield.errors import ConfigError
 from neuralfield.ntk import adam_dense, adam_lattice
 from neuralfield.ntk.adam import AdamPrediction, predict_adam
+from neuralfield.ntk.adam_moments import Moments
 from neuralfield.ntk.toeplitz import ToeplitzOperator
 
 
@@ -107,3 +108,24 @@ def test_matrices_and_operators_do_not_mix() -> None:
     problem["parts"]["net.bias"] = torch.ones(42, 42)
     with pytest.raises(ConfigError, match="operators"):
         predict_adam(**problem, steps=3)
+
+
+def test_the_edge_of_stability_is_that_of_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, seen = _problem(), []
+    bounded = Moments.bounded
+
+    def watched(self: Moments, rates: Any, square: Any, top: Any, count: int) -> Any:
+        seen.append(top)
+        return bounded(self, rates, square, top, count)
+
+    monkeypatch.setattr(Moments, "bounded", watched)
+    free, _ = _both(problem, 200)
+    on_grid, dense = seen[0], seen[-1]
+    assert torch.allclose(on_grid, dense, rtol=0.02) and float(dense[1]) == pytest.approx(
+        42, rel=0.2
+    )  # nearly constant
+    # Points that are spread say how large the first eigenvalue is; here they exaggerate, and the edge is reached.
+    spread = {name: 1e4 * part.to_dense()[::3, ::3] for name, part in problem["parts"].items()}
+    both = _both(problem, 200, spread=spread)
+    np.testing.assert_allclose(both[0].train_mse, both[1].train_mse, rtol=0.02)
+    assert both[0].train_mse[-1] > 1.05 * free.train_mse[-1]
