@@ -22,7 +22,7 @@ from neuralfield.networks import MLP
 from neuralfield.signals.base import Signal
 from neuralfield.signals.image import ImageSignal
 
-_SHARE = 28  # samples of the fit's step for one of the copy's: with what steps cost besides, below a tenth of the fit
+_SHARE = 25  # samples of the fit's step for one of the copy's: with what steps cost besides, below a tenth of the fit
 _SEEN = 20  # times that the copy sees a sample, at least
 
 

@@ -61,7 +61,7 @@ def test_the_copy_has_a_say_by_what_it_has_learned(
 
 def test_only_where_every_pixel_is_seen_often(signal: nf.ImageSignal) -> None:
     field = _field(signal, 4.0)
-    assert few(signal, OPTIONS) == 576 // 28 and few(signal, replace(OPTIONS, batch_size=100)) == 3
+    assert few(signal, OPTIONS) == 576 // 25 and few(signal, replace(OPTIONS, batch_size=100)) == 4
     assert learns_by_heart(field, signal, OPTIONS)
     assert not learns_by_heart(field, signal, replace(OPTIONS, steps=300))
     assert not learns_by_heart(field, signal, replace(OPTIONS, batch_size=100))
