@@ -148,7 +148,7 @@ def predict_adam(
     - `start`: where Adam stands when it is not at its first step; `f0` is the function then, and `steps`, `schedule` and `at`
       count from there. Its first moment is taken to be the gradient of now.
     - `spread`: where `n_total` is larger than the points are, the parts between k points that are spread over all of the
-      signal: the first eigenvalue of their kernel, times n_total / k, is about that of all. None: it is that of the points.
+      signal: by them the first eigenvalue between all is estimated. None: it is that of the points.
     - `limits`: errors are those of values clamped to this range, as PSNR is of values in [0, 1]; the path is the same.
 
     Raises :class:`~neuralfield.errors.ConfigError` for parts without a size or rate, and for non-finite numbers.
@@ -189,7 +189,7 @@ def predict_adam(
         total / (points * patches), total / drawn - 1, _last_layer(last_layer, last_biases, names, y),
     )  # fmt: skip
     make = _on_grid if on_grid else _dense
-    edge = None if spread is None else torch.stack([spread[name].to(like) for name in names]) * (total / _rows(spread))
+    edge = None if spread is None else _scaled([spread[name].to(like) for name in names], total)
     state, (single, growth) = make(
         names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like, edge
     )
@@ -271,8 +271,12 @@ def _last_layer(
     return LastLayer(names.index(name), squares, before, bias, biases)
 
 
-def _rows(parts: Mapping[str, Tensor]) -> int:
-    return len(next(iter(parts.values())))
+def _scaled(spread: list[Tensor], total: int) -> Tensor:
+    """Kernels between few points, whose first eigenvalue is about that between all: by different points, since what a point
+    has in common with itself does not grow with their number."""
+    parts = torch.stack(spread)
+    k = parts.shape[-1]
+    return parts * (1 - torch.eye(k, dtype=parts.dtype, device=parts.device)) * (total / max(k - 1, 1))
 
 
 def _stops(wanted: list[int], steps: int, single: int, growth: float, done: int) -> list[int]:

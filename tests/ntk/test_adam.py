@@ -327,7 +327,7 @@ def test_training_stays_at_the_edge_of_stability(
 
     real = float((basis.T @ (model.f - y))[5:].square().sum())
     assert slow() == pytest.approx(real, rel=0.15)
-    assert slow(spread=kernels) == pytest.approx(slow(), rel=1e-3)
+    assert slow(spread=kernels) == pytest.approx(slow(), rel=0.15)
     assert slow(spread={name: 9 * k for name, k in kernels.items()}) > 2 * real  # the edge is reached sooner
     monkeypatch.setattr(Moments, "bounded", lambda self, rates, square, top, count: square)
     assert slow() < real / 2
