@@ -19,9 +19,8 @@ from torch import nn
 from neuralfield.errors import ConfigError
 from neuralfield.explain.auto_resolution import AutoLevels, AutoResolution, resolution_for, resolve_grid
 from neuralfield.explain.candidates import budget, judged, octaves, rank
-from neuralfield.explain.chosen import Chosen, heldout_at_budget
+from neuralfield.explain.chosen import Chosen, flat_range, heldout_at_budget
 from neuralfield.explain.patches import patches
-from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.explain.words import stands_in, words
 from neuralfield.fitting import defaults
 from neuralfield.fitting.options import FitOptions
@@ -77,9 +76,7 @@ def middle_good(sigmas: list[float], psnr: list[float]) -> tuple[float, float, f
     fine = np.unique(np.concatenate([np.linspace(octave[0], octave[-1], 64 * (len(sigmas) - 1) + 1), octave]))
     curve = PchipInterpolator(octave, psnr)(fine)
     top = int(curve.argmax())
-    good = curve >= curve[top] - TOLERANCE
-    low = top - int(np.argmin(good[top::-1])) + 1 if not good[: top + 1].all() else 0
-    high = top + int(np.argmin(good[top:])) - 1 if not good[top:].all() else len(fine) - 1
+    low, high = flat_range(curve)
     two = lambda value: float(f"{2.0**value:.2g}")  # noqa: E731
     return two((fine[low] + fine[high]) / 2), float(curve[top]), two(fine[top]), (two(fine[low]), two(fine[high]))
 

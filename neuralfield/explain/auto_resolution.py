@@ -16,7 +16,7 @@ from neuralfield.checks import integer, number
 from neuralfield.encodings.hashgrid.layout import growth_factor
 from neuralfield.errors import ConfigError, nearest
 from neuralfield.explain.candidates import budget, judged
-from neuralfield.explain.chosen import Chosen, heldout_at_budget
+from neuralfield.explain.chosen import Chosen, flat_range, heldout_at_budget
 from neuralfield.explain.patches import patches
 from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.explain.words import stands_in, words
@@ -137,10 +137,12 @@ def resolution_for(
             f"encoding.max_resolution=predicted: {error}; or give max_resolution a number, such as 256"
         ) from error
     at = max(found, key=lambda resolution: found[resolution])
+    low, high = flat_range(list(found.values()))
+    flat = list(found)[low], list(found)[high]
     good = [resolution for resolution, value in found.items() if value >= found[at] - TOLERANCE]
     return AutoResolution(
         resolution=good[0], n_levels=levels(good[0]), resolutions=list(found), heldout_psnr=list(found.values()),
-        maximum=found[at], at=at, flat=_around(found, at), steps=steps, seconds=time.perf_counter() - began,
+        maximum=found[at], at=at, flat=flat, steps=steps, seconds=time.perf_counter() - began,
         assumed_holdout=assumed, sample=words(judge).sample, note=stands_in(judge),
     )  # fmt: skip
 
@@ -181,17 +183,6 @@ def _check(encoding: Mapping[str, Any]) -> None:
         raise ConfigError(
             "per_level_scale decides the finest level, and so does max_resolution=predicted; leave out one"
         )
-
-
-def _around(found: Mapping[float, float], at: float) -> tuple[float, float]:
-    """The resolutions around the best one between which all are within 0.1 dB of it."""
-    places = list(found)
-    low = high = places.index(at)
-    while low > 0 and found[places[low - 1]] >= found[at] - TOLERANCE:
-        low -= 1
-    while high < len(places) - 1 and found[places[high + 1]] >= found[at] - TOLERANCE:
-        high += 1
-    return places[low], places[high]
 
 
 __all__ = ["AutoLevels", "AutoResolution", "climb", "levels_for", "resolution_for", "resolutions", "resolve_grid"]

@@ -28,8 +28,7 @@ _SEEN = 20  # times that the copy sees a sample, at least
 
 def few(signal: Signal, options: FitOptions) -> int:
     """Samples in a step of the copy."""
-    n = signal.split.n_train
-    return max((min(n, options.batch_size) if isinstance(options.batch_size, int) else n) // _SHARE, 1)
+    return max(options.samples_per_step(signal.split.n_train) // _SHARE, 1)
 
 
 def learns_by_heart(field: Field, signal: Signal, options: FitOptions) -> bool:
@@ -45,8 +44,7 @@ def with_a_copy(field: Field, signal: Signal, options: FitOptions, curve: Curve)
     steps = curve.steps.tolist()
     with one_thread():
         copy = begin(field, signal, replace(options, batch_size=few(signal, options)), options.steps, [], steps)
-    wanted = np.isin(copy.at, curve.steps)
-    train, heldout = (np.maximum(values[wanted], 1e-15) for values in (copy.train_mse, copy.heldout_mse))
+    train, heldout = (np.maximum(values, 1e-15) for values in copy.errors(steps)[1:])
     say = np.maximum(1 - train / heldout, 0.0) ** 2
     log = (1 - say) * np.log(np.maximum(curve.heldout_mse, 1e-15)) + say * np.log(heldout)
     return replace(curve, heldout_mse=np.exp(log))

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from neuralfield.explain.candidates import budget, setting
@@ -45,6 +47,18 @@ class Chosen:
             f"{unit}{self.at:g}, and within {TOLERANCE:g} dB of it from {self.flat[0]:g} to {self.flat[1]:g} "
             f"({evidence} {self.seconds:.1f} s{assumed})"
         ) + (f". {self.note}" if self.note else "")
+
+
+def flat_range(values: Sequence[float] | Float[np.ndarray, " n"], tolerance: float = TOLERANCE) -> tuple[int, int]:
+    """The first and the last place around the maximum between which all values are within ``tolerance`` of it."""
+    values = np.asarray(values)
+    low = high = int(values.argmax())
+    least = values[low] - tolerance
+    while low > 0 and values[low - 1] >= least:
+        low -= 1
+    while high < len(values) - 1 and values[high + 1] >= least:
+        high += 1
+    return low, high
 
 
 def heldout_at_budget(

@@ -49,6 +49,11 @@ class Begun:
     heldout_mse: np.ndarray
     moments: dict[str, Tensor]
 
+    def errors(self, at: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the steps ``at`` those that were made, and the errors on training and held-out samples there."""
+        wanted = np.isin(self.at, at)
+        return self.at[wanted], self.train_mse[wanted], self.heldout_mse[wanted]
+
     def start(self, parts: Iterable[str]) -> Start:
         """Where Adam stands, by part of the kernel."""
         found = by_part(self.field, parts, self.moments)
@@ -102,8 +107,7 @@ def behind_a_grid(
     """The curve of a field with a hash grid; ``first``: how many steps are real, at most."""
     count = first_steps(options, first)
     begun = begin(field, signal, options, count, windows, [step for step in at if step <= count])
-    wanted = [step in at for step in begun.at]
-    steps, train, heldout = begun.at[wanted], begun.train_mse[wanted], begun.heldout_mse[wanted]
+    steps, train, heldout = begun.errors(at)
     later = [step - count for step in at if step > count]
     if not later:
         with torch.no_grad():

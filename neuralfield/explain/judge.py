@@ -56,9 +56,10 @@ class Judge:
         return sum(seen[-1] for seen in self.found.values())
 
     def errors(self, of: Field) -> dict[str, np.ndarray]:
-        """What was seen, for all samples: the few may be smoother or rougher than the many, as the field now shows."""
+        """What was seen, for all samples: the few may be smoother or rougher than the many, as the field of the last look
+        shows."""
         return {
-            name: np.array(seen) * (self.many[name].error(of) / max(self.few[name].error(of), 1e-30))
+            name: np.array(seen) * (self.many[name].error(of) / max(seen[-1], 1e-30))
             for name, seen in self.found.items()
         }
 

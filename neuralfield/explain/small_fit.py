@@ -147,7 +147,7 @@ def along(signal: ImageSignal, options: FitOptions, most: int | None = None) -> 
     """How many square cells lie along the image's width and height: a twentieth of a batch's samples, but on small images
     no fewer than 64 and no more than a quarter of the samples."""
     n = signal.split.n_train
-    batch = min(n, options.batch_size) if isinstance(options.batch_size, int) else n
+    batch = options.samples_per_step(n)
     side = min(math.sqrt(batch / _SHARE), math.inf if most is None else most)
     side = max(min(max(side, _FEWEST), math.sqrt(n / 4)), 1.0)
     shape = math.sqrt(signal.width / signal.height)

@@ -71,8 +71,7 @@ class Trainer:
         progress: bool | Silent = True,
     ) -> None:
         self.field, self.signal, self.options, self.folder = field, signal, options, folder
-        n = signal.split.n_train
-        self.batch_size = min(n, options.batch_size) if isinstance(options.batch_size, int) else n
+        self.batch_size = options.samples_per_step(signal.split.n_train)
         self.data = TrainingData(signal, self.batch_size, seed, field.device)
         self.optimizer = optimizer.build(field, options)
         self.precision = precision.resolve(options.precision, field)

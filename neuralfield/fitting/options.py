@@ -113,6 +113,10 @@ class FitOptions:
         if value is not None:
             object.__setattr__(self, name, integer(f"fit.{name}", value, low, high))
 
+    def samples_per_step(self, n: int) -> int:
+        """Of n training samples those that a step sees; `batch_size` has to be resolved to a number or "full"."""
+        return min(n, self.batch_size) if isinstance(self.batch_size, int) else n
+
     @property
     def target(self) -> float | None:
         """The quality that ends the fit, in whichever measure."""

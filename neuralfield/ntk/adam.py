@@ -55,6 +55,7 @@ from neuralfield.errors import ConfigError
 from neuralfield.ntk import adam_dense, adam_lattice
 from neuralfield.ntk.adam_moments import LastLayer, Moments, Start
 from neuralfield.ntk.conventions import LOSSES, finite
+from neuralfield.ntk.edge import Edge, MatrixEdge
 from neuralfield.ntk.toeplitz import ToeplitzOperator
 from neuralfield.ntk.toeplitz_sum import ToeplitzSum
 
@@ -178,8 +179,7 @@ def predict_adam(
     total = points * patches if n_total is None else integer("n_total", n_total, 1)
     drawn = total if batch is None else min(integer("batch", batch, 1), total)
     on_grid = any(isinstance(part, ToeplitzOperator) for part in parts.values())
-    carried = f0 is not None and start is None
-    if f0 is not None and carried:  # what is left of it alone follows the same steps
+    if f0 is not None and start is None:  # what is left of it alone follows the same steps
         kept = slice(0, 1 if on_grid else columns)
         r = torch.cat([r, f0[..., kept].to(like)], dim=-1)
         left = r_test[..., kept] * 0 if f0_test is None else f0_test[..., kept].to(like)
@@ -189,7 +189,7 @@ def predict_adam(
         total / (points * patches), total / drawn - 1, _last_layer(last_layer, last_biases, names, y),
     )  # fmt: skip
     make = _on_grid if on_grid else _dense
-    edge = None if spread is None else _scaled([spread[name].to(like) for name in names], total)
+    edge = None if spread is None else _edge([spread[name].to(like) for name in names], total)
     state, (single, growth) = make(
         names, parts, parts_test if tested else None, r, r_test, y.to(like), moments, like, edge
     )
@@ -220,7 +220,7 @@ def predict_adam(
         table[:, 0].astype(int),
         table[:, 1],
         table[:, 2] if tested else None,
-        table[:, 3] if tested and carried else None,
+        table[:, 3] if tested and r.shape[-1] > columns else None,
         state.r[..., :columns],
         state.r_test()[..., :columns] if tested else None,
         dict(zip(names, weights.tolist(), strict=True)),
@@ -233,7 +233,7 @@ Made = tuple[adam_dense.DenseState | adam_lattice.LatticeState, tuple[int, float
 
 def _dense(
     names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, y: Tensor,
-    moments: Moments, like: Tensor, edge: Tensor | None,
+    moments: Moments, like: Tensor, edge: Edge | None,
 ) -> Made:  # fmt: skip
     stacked = torch.stack([finite(f"the kernel of {name}", parts[name]).to(like) for name in names])
     if test is None:
@@ -246,7 +246,7 @@ def _dense(
 
 def _on_grid(
     names: list[str], parts: Mapping[str, Any], test: Mapping[str, Any] | None, r: Tensor, r_test: Tensor, y: Tensor,
-    moments: Moments, like: Tensor, edge: Tensor | None,
+    moments: Moments, like: Tensor, edge: Edge | None,
 ) -> Made:  # fmt: skip
     if not all(isinstance(part, ToeplitzOperator) for part in (*parts.values(), *(test or {}).values())):
         raise ConfigError("either all parts are operators on a grid or none")
@@ -271,12 +271,13 @@ def _last_layer(
     return LastLayer(names.index(name), squares, before, bias, biases)
 
 
-def _scaled(spread: list[Tensor], total: int) -> Tensor:
+def _edge(spread: list[Tensor], total: int) -> Edge:
     """Kernels between few points, whose first eigenvalue is about that between all: by different points, since what a point
     has in common with itself does not grow with their number."""
     parts = torch.stack(spread)
     k = parts.shape[-1]
-    return parts * (1 - torch.eye(k, dtype=parts.dtype, device=parts.device)) * (total / max(k - 1, 1))
+    parts = parts * (1 - torch.eye(k, dtype=parts.dtype, device=parts.device)) * (total / max(k - 1, 1))
+    return MatrixEdge(parts.movedim(0, -2))
 
 
 def _stops(wanted: list[int], steps: int, single: int, growth: float, done: int) -> list[int]:

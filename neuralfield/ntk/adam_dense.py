@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralfield.ntk.adam_moments import Moments
-from neuralfield.ntk.edge import Edge
+from neuralfield.ntk.edge import Edge, MatrixEdge
 
 SINGLE_STEPS = 64
 GROWTH = 1.2  # of the step number over one interval
@@ -25,7 +25,7 @@ class DenseState:
       do not depend on those of another's, but all share their moments.
     - `r`, `r_test`: [*windows, n, columns], [*windows, m, columns].
     - `y`: targets, in as many columns of r as make the loss; those behind them are carried along by the same steps.
-    - `edge`: kernels, [parts, k, k], between points whose first eigenvalue is that of all; None: the points are all.
+    - `edge`: of points whose first eigenvalue is that of all; None: these are all.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class DenseState:
         r_test: Tensor,
         y: Tensor,
         moments: Moments,
-        edge: Tensor | None = None,
+        edge: Edge | None = None,
     ) -> None:
         # Of matrices with few rows, a product from the left is twice as fast as one from the right; kernels are symmetric.
         self.parts = parts.movedim(0, -2).contiguous()  # [*windows, n, parts, n]
         self.test = test.mT.movedim(0, -3).flatten(-3, -2)  # [*windows, parts times n, m]
         self.y, self.moments = y, moments
         self.r, self._r_test, self._pending = r, r_test, parts.new_zeros(len(parts), *r.shape)
-        self.edge = Edge(self.parts if edge is None else edge.movedim(0, -2))
+        self.edge = MatrixEdge(self.parts) if edge is None else edge
         self.own = slice(0, y.shape[-1])
         self.diagonals = parts.diagonal(dim1=-2, dim2=-1).flatten(1)
         self.momentum = torch.zeros_like(r)

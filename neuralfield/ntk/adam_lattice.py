@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuralfield.ntk.adam_moments import Moments
-from neuralfield.ntk.edge import POWERS, Edge
+from neuralfield.ntk.edge import Edge, GridEdge
 from neuralfield.ntk.krylov import evolve
 from neuralfield.ntk.toeplitz_sum import ToeplitzSum
 
@@ -33,7 +33,7 @@ class LatticeState:
         r_test: Tensor,
         y: Tensor,
         moments: Moments,
-        edge: Tensor | None = None,
+        edge: Edge | None = None,
     ) -> None:
         self.parts, self.test, self.y, self.moments = parts, test, y, moments
         self.r, self._r_test = r, r_test
@@ -41,8 +41,7 @@ class LatticeState:
         self.diagonal = parts.diagonal()
         self.momentum, self.momentum_own = torch.zeros_like(parts.transform(r)), torch.zeros_like(y)
         self.weights = torch.ones_like(self.diagonal)
-        self.edge = None if edge is None else Edge(edge.movedim(0, -2))
-        self._first = torch.ones_like(r[:, :1])
+        self.edge = GridEdge(parts, torch.ones_like(r[:, :1])) if edge is None else edge
         self._before: tuple[float, Tensor] | None = None
 
     def r_test(self) -> Tensor:
@@ -66,7 +65,7 @@ class LatticeState:
         moments, start = self.moments, self.r
         before = self._square(self.parts.transform(start))
         middle = before * self._decline(before, count) ** 0.5
-        middle = moments.bounded(rates, middle, self._top(moments.middle(rates, middle, count)), count)
+        middle = moments.bounded(rates, middle, self.edge.forms(moments.middle(rates, middle, count)), count)
         self.weights = moments.middle(rates, middle, count)
         with warnings.catch_warnings():
             # Past the limit what is left is directions of small eigenvalues, which have hardly moved.
@@ -89,15 +88,6 @@ class LatticeState:
         if self.moments.noise:
             forms = forms + self.moments.noise * self.diagonal * self.r[:, self.own].square().sum()
         return self.moments.square(forms)
-
-    def _top(self, weights: Tensor) -> Tensor:
-        """The form of every part at the first eigenvector of their sum."""
-        if self.edge is not None:
-            return self.edge.forms(weights)
-        for _ in range(POWERS):
-            found = self.parts.product(self.parts.transform(self._first), weights)
-            self._first = found / found.norm()
-        return self.parts.forms(self.parts.transform(self._first))
 
     def _decline(self, now: Tensor, count: int) -> Tensor:
         """By what factor gradients' mean squares will change over the interval: as a power of the step number, as before."""

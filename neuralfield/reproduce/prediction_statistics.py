@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from scipy.interpolate import PchipInterpolator
 
 from neuralfield.explain.baselines import nyquist_sigma
+from neuralfield.explain.chosen import flat_range
 from neuralfield.explain.verdict import TOLERANCE
 from neuralfield.explain.verify import SHORT, correlation
 from neuralfield.reproduce.prediction_study import Case, Study
@@ -115,12 +116,7 @@ def measures(one: Record, others: Sequence[Record]) -> dict[str, Any]:
 
 def middle_within(values: Float[np.ndarray, " n"], tolerance: float = TOLERANCE) -> int:
     """Which of a sweep in ascending order is in the middle of those around the maximum within ``tolerance`` of it."""
-    low = high = int(values.argmax())
-    while low > 0 and values[low - 1] >= values.max() - tolerance:
-        low -= 1
-    while high < len(values) - 1 and values[high + 1] >= values.max() - tolerance:
-        high += 1
-    return (low + high) // 2
+    return sum(flat_range(values, tolerance)) // 2
 
 
 def mean(values: Sequence[Any]) -> Any:
